@@ -122,6 +122,15 @@ claim = Table(  # "this specimen is being run on this instrument now"
     Index(None, "instrument", "started_at"),
 )
 
+instrument = Table(  # since when this agent hears it: older readings in a meter's memory are history
+    "instrument",
+    metadata,
+    Column("agent", String(32), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("set_up_at", Utc, nullable=False),
+    PrimaryKeyConstraint("agent", "name"),
+)
+
 unit = Table(  # settled units: the key that makes doing a unit again count nothing
     "unit",
     metadata,
@@ -130,6 +139,7 @@ unit = Table(  # settled units: the key that makes doing a unit again count noth
     Column("instrument", String(128), nullable=False),
     Column("heard_at", Utc, nullable=False),
     Column("settled_at", Utc, nullable=False),
+    Column("reports", Integer, nullable=False, default=0),  # how many reports were found in it: the ledger's `heard`
     Column("rereads", Integer, nullable=False, default=0),
     Column("incomplete", String(200), nullable=False, default=""),  # why, where the transmission never completed
     PrimaryKeyConstraint("journal", "number"),

@@ -1,0 +1,248 @@
+"""Named queries on what was heard and decided: units, reports and what happened to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, insert, or_, select, update
+
+from .schema import delivery, event, instrument, ordered_test, report, specimen, unit
+
+STATES = (
+    "received",
+    "duplicate",
+    "unreadable",
+    "qc",
+    "held",
+    "queued",
+    "posted",
+    "refused",
+    "dismissed",
+    "superseded",
+)
+FILED = ("queued", "posted", "refused")  # a message for the chart exists
+
+ReportRow = Row[Any]
+
+
+def is_settled(conn: Connection, journal: str, number: int) -> bool:
+    query = select(unit.c.number).where(unit.c.journal == journal, unit.c.number == number)
+    return conn.execute(query).first() is not None
+
+
+def settled_numbers(conn: Connection, journal: str, since: int = 0) -> set[int]:
+    """The numbers of this journal's units that have a verdict."""
+    query = select(unit.c.number).where(unit.c.journal == journal, unit.c.number >= since)
+    return set(conn.execute(query).scalars())
+
+
+def settle(
+    conn: Connection,
+    *,
+    journal: str,
+    number: int,
+    instrument: str,
+    heard_at: datetime,
+    at: datetime,
+    incomplete: str = "",
+) -> None:
+    """Say that this unit has its verdict; doing it again is refused by the key."""
+    conn.execute(
+        insert(unit).values(
+            journal=journal,
+            number=number,
+            instrument=instrument,
+            heard_at=heard_at,
+            settled_at=at,
+            incomplete=incomplete[:200],
+        )
+    )
+
+
+def count_found(conn: Connection, journal: str, number: int, *, reports: int, rereads: int) -> None:
+    """Note how many reports this unit held, and how many known readings of a meter's memory beside them."""
+    key = (unit.c.journal == journal) & (unit.c.number == number)
+    conn.execute(update(unit).where(key).values(reports=reports, rereads=rereads))
+
+
+def set_up(conn: Connection, agent: str, name: str, at: datetime) -> datetime:
+    """Since when this agent hears this instrument; noted at the first time of asking."""
+    query = select(instrument.c.set_up_at).where(instrument.c.agent == agent, instrument.c.name == name)
+    known = conn.execute(query).scalar()
+    if known is None:
+        conn.execute(insert(instrument).values(agent=agent, name=name, set_up_at=at))
+        return at
+    return known
+
+
+def add(conn: Connection, values: dict[str, Any]) -> int:
+    """Keep a report with its verdict; return its id."""
+    return int(conn.execute(insert(report).values(values).returning(report.c.id)).scalar_one())
+
+
+def change(conn: Connection, report_id: int, **values: Any) -> None:
+    conn.execute(update(report).where(report.c.id == report_id).values(values))
+
+
+def by_id(conn: Connection, report_id: int) -> ReportRow | None:
+    return conn.execute(select(report).where(report.c.id == report_id)).first()
+
+
+def of_identity(conn: Connection, identity: str) -> Sequence[ReportRow]:
+    """Every report that the instrument says is this same result, oldest first; duplicates left out."""
+    return conn.execute(
+        select(report).where(report.c.identity == identity, report.c.state != "duplicate").order_by(report.c.id)
+    ).all()
+
+
+def known_contents(conn: Connection, identities: Iterable[str]) -> set[tuple[str, str]]:
+    """Which of these identities the store holds, with their contents: so a meter's known readings are told from new ones."""
+    wanted = list(identities)
+    known: set[tuple[str, str]] = set()
+    for start in range(0, len(wanted), 500):
+        chunk = wanted[start : start + 500]
+        rows = conn.execute(select(report.c.identity, report.c.content).where(report.c.identity.in_(chunk)))
+        known.update((str(row.identity), row.content) for row in rows)
+    return known
+
+
+def filed_for(conn: Connection, specimen_id: int) -> Sequence[ReportRow]:
+    """The reports that have gone, or are going, to the chart for this specimen."""
+    return conn.execute(
+        select(report).where(report.c.specimen == specimen_id, report.c.state.in_(FILED)).order_by(report.c.id)
+    ).all()
+
+
+def of_instrument_between(conn: Connection, instrument: str, since: datetime, until: datetime) -> Sequence[ReportRow]:
+    """Patient readings of this instrument whose own (corrected) or heard time falls into this span."""
+    when = func.coalesce(report.c.observed_at, report.c.heard_at)
+    return conn.execute(
+        select(report).where(
+            report.c.instrument == instrument,
+            report.c.kind == "patient",
+            report.c.state.not_in(("duplicate", "unreadable", "superseded")),
+            when >= since,
+            when <= until,
+        )
+    ).all()
+
+
+def using_claim(conn: Connection, claims: Iterable[int]) -> Sequence[ReportRow]:
+    """The reports that a claim was evidence for."""
+    return conn.execute(select(report).where(report.c.claim.in_(list(claims)))).all()
+
+
+def held(conn: Connection, *where: ColumnElement[bool]) -> Sequence[ReportRow]:
+    return conn.execute(select(report).where(report.c.state == "held", *where).order_by(report.c.id)).all()
+
+
+def last_sequence(conn: Connection, agent: str, instrument: str) -> int | None:
+    """The highest running number heard from this instrument at its newest report."""
+    query = (
+        select(report.c.sequence)
+        .where(report.c.agent == agent, report.c.instrument == instrument, report.c.sequence.is_not(None))
+        .order_by(report.c.id.desc())
+        .limit(1)
+    )
+    return conn.execute(query).scalar()
+
+
+def log(conn: Connection, report_id: int | None, what: str, at: datetime, detail: dict[str, Any]) -> None:
+    """Append what happened to a report."""
+    conn.execute(insert(event).values(report=report_id, what=what, at=at, detail=detail))
+
+
+def events_of(conn: Connection, report_id: int) -> Sequence[Row[Any]]:
+    return conn.execute(select(event).where(event.c.report == report_id).order_by(event.c.id)).all()
+
+
+def events(conn: Connection, what: str, since: datetime | None = None) -> Sequence[Row[Any]]:
+    """Every event of one kind, newest first."""
+    query = select(event).where(event.c.what == what)
+    if since is not None:
+        query = query.where(event.c.at >= since)
+    return conn.execute(query.order_by(event.c.id.desc()).limit(200)).all()
+
+
+def listed(conn: Connection, state: str | None = None, limit: int = 200) -> Sequence[Row[Any]]:
+    """Reports, newest first, with the label and patient they are assigned to."""
+    query = _with_specimen()
+    if state:
+        query = query.where(report.c.state == state)
+    return conn.execute(query.order_by(report.c.id.desc()).limit(limit)).all()
+
+
+def shown(conn: Connection, report_id: int) -> Row[Any] | None:
+    return conn.execute(_with_specimen().where(report.c.id == report_id)).first()
+
+
+def _with_specimen() -> Select[Any]:
+    return select(
+        report,
+        specimen.c.specimen_id.label("label"),
+        specimen.c.mrn,
+        specimen.c.last_name,
+        specimen.c.first_name,
+        specimen.c.birth_date,
+    ).select_from(report.outerjoin(specimen, report.c.specimen == specimen.c.id))
+
+
+def deliveries_of(conn: Connection, reports: Sequence[int]) -> Sequence[Row[Any]]:
+    """Their deliveries without the bytes, oldest first."""
+    columns = [column for column in delivery.c if column.name != "body"]
+    return conn.execute(select(*columns).where(delivery.c.report.in_(reports)).order_by(delivery.c.id)).all()
+
+
+def placer_order_of(conn: Connection, specimen_row: int | None, codes: Iterable[str]) -> str:
+    """The placer's number of the first test on this specimen that one of these codes asks for."""
+    if specimen_row is None:
+        return ""
+    wanted = set(codes)
+    rows = conn.execute(
+        select(ordered_test.c.code, ordered_test.c.placer_order)
+        .where(ordered_test.c.specimen == specimen_row)
+        .order_by(ordered_test.c.placer_order, ordered_test.c.code)
+    ).all()
+    return next((row.placer_order for row in rows if row.code in wanted), rows[0].placer_order if rows else "")
+
+
+def counts(conn: Connection) -> dict[str, int]:
+    """How many reports are in each state."""
+    query = select(report.c.state, func.count()).group_by(report.c.state)
+    found = {state: int(count) for state, count in conn.execute(query).all()}
+    return {state: found.get(state, 0) for state in STATES}
+
+
+def unit_counts(conn: Connection) -> tuple[int, int, int]:
+    """The reports found in all settled units, the units that never completed, and the readings that were re-reads."""
+    query = select(
+        func.coalesce(func.sum(unit.c.reports), 0),
+        func.count().filter(unit.c.incomplete != ""),
+        func.coalesce(func.sum(unit.c.rereads), 0),
+    )
+    found, incomplete, rereads = conn.execute(query).one()
+    return int(found), int(incomplete), int(rereads)
+
+
+def oldest(conn: Connection, state: str) -> datetime | None:
+    """When the oldest report in this state was heard."""
+    return conn.execute(select(func.min(report.c.heard_at)).where(report.c.state == state)).scalar()
+
+
+def incomplete_units(conn: Connection, since: datetime) -> Sequence[Row[Any]]:
+    return conn.execute(
+        select(unit).where(unit.c.incomplete != "", unit.c.heard_at >= since).order_by(unit.c.heard_at.desc()).limit(50)
+    ).all()
+
+
+def held_critical(conn: Connection) -> Sequence[ReportRow]:
+    return held(conn, report.c.critical)
+
+
+def held_for(conn: Connection, *, labels: Sequence[str] = (), instruments: Sequence[str] = ()) -> Sequence[ReportRow]:
+    """The held reports that a new order or claim may concern; every held one where nothing is named."""
+    if not labels and not instruments:
+        return held(conn)
+    return held(conn, or_(report.c.instrument.in_(instruments), and_(report.c.specimen.is_(None))))

@@ -1,0 +1,115 @@
+"""The one thread that writes the store: verdicts, delivery outcomes and orders share its transactions.
+
+A job is a function of a connection. Jobs that are waiting are done together in one transaction, each in a savepoint of its
+own, so that a commit is shared and a job that fails takes nothing of its neighbours with it. No job does I/O of another kind.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from .store.engine import writing
+
+Job = Callable[[Connection], None]
+
+_BATCH = 128  # jobs in one transaction: enough to share a commit, short enough that a person's act never waits long
+_RETRY_SECONDS = (0.2, 10.0)
+
+log = structlog.get_logger("chartbound.writer")
+
+
+class StoreWriter(threading.Thread):
+    """Does jobs in the order they come. While the store is away they wait, and the journal goes on listening."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(name="store", daemon=True)
+        self._engine = engine
+        self._jobs: deque[tuple[Job, Callable[[], None] | None]] = deque()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._idle = True
+        self.commits = 0
+        self.failed = 0
+        self.away = ""  # why the store cannot be written just now; "" while it can
+
+    def submit(self, job: Job, committed: Callable[[], None] | None = None) -> None:
+        """Do `job` in one of the next transactions; then, once it is committed, call `committed`."""
+        with self._wake:
+            self._jobs.append((job, committed))
+            self._idle = False
+            self._wake.notify_all()
+
+    def waiting(self) -> int:
+        """How many jobs are not committed yet."""
+        return len(self._jobs)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything submitted is committed; False where that took longer than `timeout` seconds."""
+        with self._wake:
+            return self._wake.wait_for(lambda: self._idle and not self._jobs, timeout)
+
+    def stop(self, timeout: float = 3.0) -> None:
+        """Do what is waiting, then end. What cannot be written in time is done again from the journal at the next start."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        self.join(timeout)
+
+    def run(self) -> None:
+        delay = _RETRY_SECONDS[0]
+        while True:
+            with self._wake:
+                if not self._jobs:
+                    self._idle = True
+                    self._wake.notify_all()
+                self._wake.wait_for(lambda: bool(self._jobs) or self._stopping)
+                if not self._jobs:
+                    return
+                batch = [self._jobs[i] for i in range(min(_BATCH, len(self._jobs)))]
+            try:
+                self._commit(batch)
+            except (OperationalError, InterfaceError) as error:
+                self._say_away(error)
+                if self._stopping:
+                    return
+                with self._wake:
+                    self._wake.wait_for(lambda: self._stopping, delay)
+                delay = min(delay * 2, _RETRY_SECONDS[1])
+                continue
+            delay = _RETRY_SECONDS[0]
+            if self.away:
+                log.info("the store is back", waiting=len(self._jobs))
+                self.away = ""
+            with self._wake:
+                for _ in batch:
+                    self._jobs.popleft()
+            for _, committed in batch:
+                if committed:
+                    committed()
+
+    def _commit(self, batch: list[tuple[Job, Callable[[], None] | None]]) -> None:
+        with writing(self._engine) as conn:
+            for job, _ in batch:
+                savepoint = conn.begin_nested()
+                try:
+                    job(conn)
+                    savepoint.commit()
+                except (OperationalError, InterfaceError):
+                    raise
+                except Exception:
+                    # A bug of ours: what this job was about stays unsettled and is shown; the others go on.
+                    savepoint.rollback()
+                    self.failed += 1
+                    log.exception("a piece of work for the store failed", job=getattr(job, "__qualname__", str(job)))
+        self.commits += 1
+
+    def _say_away(self, error: DBAPIError) -> None:
+        if not self.away:
+            log.error("the store cannot be written; listening goes on", cause=type(error.orig).__name__)
+        self.away = f"the store cannot be written: {error.orig}"
