@@ -1,8 +1,8 @@
 """The record of what people did: who, when, what and why; only ever added to.
 
 Each row carries a hash over itself and the row before, one chain an agent. A row that was changed, taken out or put elsewhere
-breaks the chain there. Only the end of a chain can be cut off unseen, so its head (`head`) leaves with every backup, and `verify`
-compares it.
+breaks the chain there. Only the end of a chain can be cut off unseen, so its head (`head`) leaves with every backup, and
+`verify` compares it.
 
     sha256('{"act":"assign","agent":"5f3a…","at":"2026-03-02T14:05:09.120000+00:00","detail":{…},"number":7,
              "previous":"9c1e…","subject":"result 12","who":"mlee"}')
@@ -48,7 +48,9 @@ def operator() -> str:
     return host.user()
 
 
-def append(conn: Connection, agent: str, who: str, act: str, subject: str, detail: Mapping[str, Any], at: datetime) -> None:
+def append(  # noqa: PLR0917 (the parts of an act in the order one says them)
+    conn: Connection, agent: str, who: str, act: str, subject: str, detail: Mapping[str, Any], at: datetime
+) -> None:
     """Add an act of a person to this agent's chain. Inside `writing`, with what the act changes: both happen or neither.
 
     `detail` is plain JSON; a float that is not a number is refused with `ValueError`.
@@ -92,8 +94,10 @@ def verify(conn: Connection, known: Iterable[Head] = ()) -> list[Problem]:
         if row["number"] != number + 1:
             problems.append(Problem(agent, number + 1, f"missing: row {number} is followed by row {row['number']}"))
         elif row["previous"] != previous:
-            problems.append(Problem(agent, row["number"], "does not follow the row before: one of the two was changed or replaced"))
-        if row["hash"] != _hash(row):
+            problems.append(
+                Problem(agent, row["number"], "does not follow the row before: one of the two was changed or replaced")
+            )
+        if row["hash"] != _hash(dict(row)):
             problems.append(Problem(agent, row["number"], "changed: its content does not give its hash"))
         if row["id"] <= place:
             problems.append(Problem(agent, row["number"], "out of order: it was written before the row it follows"))

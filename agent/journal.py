@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice, takewhile
@@ -154,6 +154,7 @@ class Journal(JournalReader):
             self._wake.notify()
         self._thread.join()
         super().close()
+        self._writer.close()  # last: the last connection to close folds the write-ahead log into the file
 
     def _submit(self, write: Callable[[sqlite3.Connection], int], instrument: str = "") -> Future[int]:
         work = _Work(write, Future())
@@ -181,7 +182,6 @@ class Journal(JournalReader):
                     if isinstance(entry, _Work):
                         entry.done.set_exception(JournalUnavailable("the journal is closed", "start the agent again"))
                 self._queue.clear()
-            self._writer.close()
 
     def _take(self) -> list[_Work | _Wire]:
         """Wait until something is due and take it; nothing only when the journal is closing."""
@@ -197,6 +197,30 @@ class Journal(JournalReader):
             return batch
 
     def _commit(self, batch: list[_Work | _Wire]) -> None:
+        """Write what was taken; where that fails, each awaited entry alone: none is refused for its neighbour's sake."""
+        error = self._write(batch)
+        self.trouble = error
+        wires = [entry for entry in batch if isinstance(entry, _Wire)]
+        work = [entry for entry in batch if isinstance(entry, _Work)]
+        with self._wake:
+            if error is None:
+                self._raw_size -= sum(len(wire.data) for wire in wires)
+            elif self._closing:
+                self.raw_lost += sum(len(wire.data) for wire in wires)
+            else:
+                self._queue.extendleft(reversed(wires))
+            self._raw_due = time.monotonic() + (RAW_DELAY if error is None else _RETRY)
+        if error is None:
+            for entry in work:
+                entry.done.set_result(entry.result)
+        elif len(batch) == 1:
+            for entry in work:
+                entry.done.set_exception(error)
+        else:
+            for entry in work:
+                self._commit([entry])
+
+    def _write(self, batch: list[_Work | _Wire]) -> JournalUnavailable | None:
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             for entry in batch:
@@ -206,34 +230,12 @@ class Journal(JournalReader):
                     _insert_raw(self._writer, entry)
             self._writer.execute("COMMIT")
         except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
-            self._refuse(batch, error)
-            return
+            with suppress(sqlite3.Error):  # SQLite rolls back by itself after most errors of the disk; the next BEGIN tells
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+            return explain(error, self.path)
         self.commits += 1
-        self.trouble = None
-        with self._wake:
-            self._raw_size -= sum(len(entry.data) for entry in batch if isinstance(entry, _Wire))
-            self._raw_due = time.monotonic() + RAW_DELAY
-        for entry in batch:
-            if isinstance(entry, _Work):
-                entry.done.set_result(entry.result)
-
-    def _refuse(self, batch: list[_Work | _Wire], error: Exception) -> None:
-        try:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
-        except sqlite3.Error:
-            pass  # SQLite rolls back by itself after most errors of the disk; the next BEGIN tells
-        self.trouble = explain(error, self.path)
-        with self._wake:
-            wires = [entry for entry in batch if isinstance(entry, _Wire)]
-            if self._closing:
-                self.raw_lost += sum(len(wire.data) for wire in wires)
-            else:
-                self._queue.extendleft(reversed(wires))
-                self._raw_due = time.monotonic() + _RETRY
-        for entry in batch:
-            if isinstance(entry, _Work):
-                entry.done.set_exception(explain(error, self.path))  # one for each: a traceback grows on what is raised
+        return None
 
 
 def open_journal(state_dir: Path, agent: str) -> Journal:

@@ -11,8 +11,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from chartbound.agent.store.engine import migrate, open_store
 from sqlalchemy import Engine, create_engine, text
+
+from chartbound.agent.store.engine import migrate, open_store
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, delete, func, inspect, select, text, update
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
 from chartbound.agent.store import engine as engine_module
 from chartbound.agent.store.engine import HEAD, StoreUnavailable, migrate, now, open_store, reading, writing
 from chartbound.agent.store.schema import audit, event, lease, metadata, specimen
-from sqlalchemy import Engine, delete, func, inspect, select, text, update
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 AT = datetime(2026, 3, 2, 14, 5, 9, 120000, tzinfo=UTC)
 
@@ -71,9 +72,8 @@ def test_many_processes_may_make_the_store_at_the_same_time(empty_store_url: str
         "engine = open_store(sys.argv[1], Path(sys.argv[2])); sys.stdin.readline(); migrate(engine); engine.dispose()"
     )
     command = [sys.executable, "-c", program, empty_store_url, str(tmp_path)]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)
-    ]
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(3)]
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("\n")
@@ -97,8 +97,8 @@ def test_a_store_of_a_newer_program_is_refused(store: Engine) -> None:
 def test_what_happened_cannot_be_changed_or_deleted(store: Engine, table: object) -> None:
     with writing(store) as conn:
         conn.execute(event.insert().values(at=AT, what="settled", detail={}))
-        row = {"agent": "a", "number": 1, "at": AT, "who": "w", "act": "x", "subject": "s", "detail": {}, "previous": "", "hash": ""}
-        conn.execute(audit.insert().values(row))
+        row = {"agent": "a", "number": 1, "at": AT, "who": "w", "act": "x", "subject": "s", "previous": "", "hash": ""}
+        conn.execute(audit.insert().values(row | {"detail": {}}))
     for statement in (update(table).values(detail={"other": 1}), delete(table)):  # type: ignore[arg-type]
         with pytest.raises(DBAPIError, match="append-only"), writing(store) as conn:
             conn.execute(statement)
@@ -148,9 +148,13 @@ def test_a_reader_writes_nothing(store: Engine) -> None:
 
 
 def test_a_failed_verdict_is_taken_back_whole(store: Engine) -> None:
-    with pytest.raises(ZeroDivisionError), writing(store) as conn:
-        conn.execute(specimen.insert().values(_specimen("S-1")))
-        raise ZeroDivisionError
+    def fail() -> None:
+        with writing(store) as conn:
+            conn.execute(specimen.insert().values(_specimen("S-1")))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     with reading(store) as conn:
         assert conn.execute(select(func.count()).select_from(specimen)).scalar_one() == 0
 
@@ -167,9 +171,9 @@ def test_a_savepoint_takes_back_its_own_part_alone(store: Engine) -> None:
 
 
 def test_an_error_names_no_patient(store: Engine) -> None:
+    twice = [_specimen("S-SECRET", "MRN-SECRET", "NAME-SECRET")] * 2
     with pytest.raises(IntegrityError) as caught, writing(store) as conn:
-        for _ in range(2):
-            conn.execute(specimen.insert().values(_specimen("S-SECRET", "MRN-SECRET", "NAME-SECRET")))
+        conn.execute(specimen.insert(), twice)
     error: BaseException | None = caught.value
     while error is not None:
         assert "SECRET" not in f"{error} {error!r}"

@@ -145,8 +145,7 @@ def upgrade() -> None:
         sa.Column("why", sa.Text(), nullable=False),
         sa.Column("critical", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("specimen", _ID, nullable=True),
-        sa.Column("placer_order", sa.String(64), nullable=False),
-        sa.Column("order_code", sa.String(64), nullable=False),
+        sa.Column("tests", sa.JSON(), nullable=False),
         sa.Column("claim", _ID, nullable=True),
         sa.Column("evidence", sa.JSON(), nullable=False),
         sa.Column("filler", sa.String(20), nullable=False),
@@ -162,6 +161,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_report_claim"), "report", ["claim"])
     op.create_index(op.f("ix_report_earlier"), "report", ["earlier"])
     op.create_index(op.f("ix_report_identity"), "report", ["identity"])
+    op.create_index(op.f("ix_report_instrument_heard_at"), "report", ["instrument", "heard_at"])
     op.create_index(op.f("ix_report_instrument_sequence"), "report", ["instrument", "sequence"])
     op.create_index(op.f("ix_report_specimen"), "report", ["specimen"])
     op.create_index(op.f("ix_report_state_id"), "report", ["state", "id"])
