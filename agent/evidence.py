@@ -325,4 +325,3 @@ def _plain(name: str) -> str:
 
 
 _STROKES = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ı": "i"})  # accents to a reader, letters of their own to Unicode
-
