@@ -28,7 +28,7 @@ from .seen_files import SeenFiles
 DONE, FAILED = "done", "failed"
 _IGNORED_SUFFIXES = (".tmp", ".part", ".filepart", ".crdownload", "~")
 _IGNORED_NAMES = {"thumbs.db", "desktop.ini"}
-_LOCKED_SECONDS = 10.0  # a copy in progress may lock its file; longer than this a person should know
+_LOCKED_SECONDS = 10.0  # a copy in progress or a virus scanner may lock a file; longer than this a person should know
 _LONGEST_WAIT = 60.0
 _BATCH_BYTES = 16 << 20
 
@@ -60,6 +60,11 @@ class _File:
     read_as: tuple[int, int] | None = None  # size and time of change as the open file told them
     content: str = ""  # SHA-256 of what was read
     goes_to: str = ""  # it is safe: only the move is due
+
+    def is_locked_long(self, now: float) -> bool:
+        if self.locked_since is None:
+            self.locked_since = now
+        return now - self.locked_since >= _LOCKED_SECONDS
 
     def postpone(self, now: float) -> None:
         self.tries += 1
@@ -247,9 +252,7 @@ class WatchedFolder:
         return None
 
     def _locked(self, name: str, file: _File, error: OSError, now: float) -> None:
-        if file.locked_since is None:
-            file.locked_since = now
-        if now - file.locked_since >= _LOCKED_SECONDS:
+        if file.is_locked_long(now):
             hint = "close it in the program that holds it, or give the agent's user the right to read it"
             self._say("locked", f"a file in {self.path} cannot be read ({_cause(error)}); {hint}", name)
         file.postpone(now)
@@ -284,7 +287,8 @@ class WatchedFolder:
             pass  # somebody else has taken it away; its content is safe
         except OSError as error:
             hint = 'give the agent the right to write there, or set mode = "copy" to leave the files where they are'
-            self._say("not_moved", f"files in {self.path} are saved and cannot be moved ({_cause(error)}); {hint}")
+            if file.is_locked_long(now) or not isinstance(error, PermissionError):
+                self._say("not_moved", f"files in {self.path} are saved and cannot be moved ({_cause(error)}); {hint}")
             file.postpone(now)
             return
         else:

@@ -1,7 +1,7 @@
 """Many EKG files dropped at once: is each one taken, and how soon is it listed and saved?
 
-    python -m chartbound.benchmarks.folders              50,000 files and 10,000 renamed in
-    python -m chartbound.benchmarks.folders 2000 500
+    python benchmarks/folders.py              50,000 files and 10,000 renamed in
+    python benchmarks/folders.py 2000 500
 
 The files are taken into a SQLite journal (WAL, FULL) by one writer with group commit, as the agent does it. Beside them stand
 the yardsticks of the same minute: listing that many files with their sizes, and commits a second in the same folder.

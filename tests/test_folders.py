@@ -7,11 +7,9 @@ import os
 import shutil
 import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,9 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chartbound.agent.folder_watch import watch
 from chartbound.agent.folders import FolderTrouble, Unwanted, WatchedFolder
-from chartbound.agent.seen_files import SeenFiles
 from chartbound.drivers.ekg_formats import sniff
 from chartbound.simulators import ekg as cart
 from chartbound.simulators.peer import SimulatedTest
@@ -462,18 +458,6 @@ def test_copied_files_are_known_by_content_where_the_memory_is_lost(tmp_path: Pa
     assert len(bench.taken) == 1
 
 
-def test_the_memory_of_seen_files_forgets_what_is_gone_and_holds_no_name(tmp_path: Path) -> None:
-    path = tmp_path / "seen"
-    seen = SeenFiles(path)
-    keys = [SeenFiles.key(f"Berg-{number}.xml", number, 1) for number in range(1500)]
-    for key in keys:
-        seen.add(key)
-    assert all(key in SeenFiles(path) for key in keys)
-    assert b"Berg" not in path.read_bytes()
-    seen.keep(set(keys[:10]))
-    assert len(SeenFiles(path)) == len(seen) == 10
-
-
 @given(
     st.lists(
         st.tuples(st.sampled_from(["write", "scan", "crash", "remove"]), st.sampled_from("abc"), st.integers(0, 3)), max_size=25
@@ -504,65 +488,3 @@ def test_whatever_happens_every_settled_content_is_taken_exactly_once(
     assert bench.names() == set()
     kept = {(bench.path / "done" / name).read_bytes() for name in bench.names("done")}
     assert kept <= set(bench.contents)
-
-
-# -- with the thread and the operating system's hints ----------------------------------------------------------------------
-
-
-@contextmanager
-def watching(folder: WatchedFolder) -> Iterator[None]:
-    stop = threading.Event()
-    thread = threading.Thread(target=watch, args=(folder, stop))
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(5)
-        assert not thread.is_alive()
-
-
-def until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether the condition holds before the time is over."""
-    pause, end = threading.Event(), time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        pause.wait(0.02)
-    return condition()
-
-
-def test_thousands_of_files_dropped_at_once_are_all_taken(bench: Bench) -> None:
-    contents = {b"<a>%d</a>" % number for number in range(2500)}
-    with watching(bench.folder):
-        for number in range(2000):
-            bench.drop(f"{number}.xml", b"<a>%d</a>" % number)
-        for number in range(2000, 2500):
-            bench.drop(f"{number}.tmp", b"<a>%d</a>" % number)
-        for number in range(2000, 2500):
-            (bench.path / f"{number}.tmp").rename(bench.path / f"{number}.xml")
-        assert until(lambda: len(bench.names("done")) == 2500, 60)
-    assert len(bench.taken) == 2500
-    assert set(bench.contents) == contents
-
-
-def test_files_moved_in_from_another_folder_are_found(bench: Bench, tmp_path: Path) -> None:
-    with watching(bench.folder):
-        (tmp_path / "a.xml").write_bytes(WHOLE)
-        (tmp_path / "a.xml").rename(bench.path / "a.xml")
-        assert until(lambda: bench.names("done") == {"a.xml"}, 20)
-
-
-def test_a_folder_that_goes_and_comes_back_is_watched_on(bench: Bench) -> None:
-    with watching(bench.folder):
-        assert until(lambda: bench.folder.listed == 0, 5)
-        bench.path.rmdir()
-        assert until(lambda: bench.folder.away, 20)
-        bench.path.mkdir()
-        bench.drop("a.xml")
-        assert until(lambda: bench.names("done") == {"a.xml"}, 20)
-
-
-def test_a_stop_is_prompt(bench: Bench) -> None:
-    with watching(bench.folder):
-        until(lambda: bench.folder.listed == 0, 1)
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 2
