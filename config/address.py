@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 
 PORT_FORMS = "COM4, /dev/ttyUSB0, usb:0403:6001[:SERIAL], socket://host:port, rfc2217://host:port or listen://host:port"
+SERIAL_KINDS = ("device", "usb", "rfc2217")  # those on which a baud rate means something
 
-_USB = re.compile(r"usb:([0-9A-Fa-f]{4}):([0-9A-Fa-f]{4})(?::(\S+))?")
+_USB = re.compile(r"usb:[0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}(:\S+)?")
 _DEVICE = re.compile(r"(?:\\\\\.\\)?COM[1-9][0-9]{0,2}|/\S+", re.IGNORECASE)
 _HOST = re.compile(r"\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+")
 
@@ -18,23 +19,6 @@ class Address:
 
     host: str  # without the brackets of an IPv6 address
     port: int
-
-
-@dataclass(frozen=True, slots=True)
-class PortName:
-    """Where an instrument is plugged in, as the site file says it."""
-
-    kind: str  # "device", "usb", "socket", "rfc2217" or "listen"
-    device: str = ""  # kind "device"
-    vendor: int = 0  # kind "usb": the adapter's USB identity, because COM numbers move
-    product: int = 0
-    serial_number: str = ""  # kind "usb": "" takes the only adapter of this kind
-    address: Address | None = None  # the three kinds that go over TCP
-
-    @property
-    def is_serial(self) -> bool:
-        """A baud rate means something on it."""
-        return self.kind in ("device", "usb", "rfc2217")
 
 
 def parse_address(text: str, *, listening: bool = False) -> Address:
@@ -48,18 +32,21 @@ def parse_address(text: str, *, listening: bool = False) -> Address:
     return Address(host.strip("[]"), int(port))
 
 
-def parse_port(text: str) -> PortName:
-    """Read an instrument's `port`. Raises ValueError, in words for a person."""
+def port_kind(text: str) -> str:
+    """The kind of an instrument's `port`: "device", "usb", "socket", "rfc2217" or "listen".
+
+    Raises ValueError, in words for a person.
+    """
     scheme, separator, rest = text.partition("://")
     if separator:
         if scheme not in ("socket", "rfc2217", "listen"):
             raise ValueError(f"{scheme}:// is not a kind of port")
-        return PortName(scheme, address=parse_address(rest, listening=scheme == "listen"))
+        parse_address(rest, listening=scheme == "listen")
+        return scheme
     if text.startswith("usb:"):
-        usb = _USB.fullmatch(text)
-        if usb is None:
+        if not _USB.fullmatch(text):
             raise ValueError("a USB port is usb:VENDOR:PRODUCT with four hexadecimal digits each")
-        return PortName("usb", vendor=int(usb[1], 16), product=int(usb[2], 16), serial_number=usb[3] or "")
+        return "usb"
     if _DEVICE.fullmatch(text):
-        return PortName("device", device=text)
+        return "device"
     raise ValueError("is not a port")

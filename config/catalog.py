@@ -15,6 +15,7 @@ alarms.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -174,7 +175,7 @@ class _Reader:
         self._seen = {}
 
     def read(self, path: Path, text: str) -> Iterator[Row]:
-        lines = csv.reader(text.splitlines(keepends=True), strict=True)
+        lines = csv.reader(io.StringIO(text, newline=""), strict=True)
         try:
             header = [name.strip() for name in next(lines, [])]
             if self._header_is_sound(path, header):
@@ -185,6 +186,9 @@ class _Reader:
             self.errors.append(ConfigError(path, lines.line_num, "", f"is not CSV: {error}", "look for a lone quotation mark"))
 
     def _header_is_sound(self, path: Path, header: list[str]) -> bool:
+        if len(header) == 1 and ";" in header[0]:
+            self.errors.append(ConfigError(path, 1, "", "has semicolons between its columns", "save it with commas"))
+            return False
         problems = [
             ConfigError(path, 1, name, "is not a column of the catalog", _meant(nearest(name, COLUMNS)))
             for name in header

@@ -7,114 +7,35 @@ what `[site]` itself says is also at hand on the `Site` (`site.facility`, `site.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
 
 from ..drivers import driver as drivers
 from ..drivers.driver import Driver, Options, UnknownDriver
 from ..hl7.profile import Profile
 from . import toml_file
-from .address import PORT_FORMS, Address, PortName, parse_address, parse_port
-from .errors import ConfigError, ConfigErrors, nearest
+from .address import PORT_FORMS, SERIAL_KINDS, Address, parse_address, port_kind
+from .errors import ConfigErrors, nearest
+from .fields import (
+    Context,
+    ExistingFolder,
+    FilePath,
+    FolderPath,
+    Name,
+    OwnAddress,
+    RemoteAddress,
+    Secret,
+    Section,
+    context_of,
+)
 from .toml_file import wrong
 from .toml_lines import Path as KeyPath
-
-
-@dataclass(slots=True)
-class _Reading:
-    """What the validators of one site file know beside the value before them."""
-
-    folder: Path
-    drivers_folder: Path | None = None
-    drivers: dict[str, Driver] = field(default_factory=dict)
-    profiles: dict[str, Profile] = field(default_factory=dict)
-    instruments: set[str] = field(default_factory=set)
-    destinations: set[str] = field(default_factory=set)
-    elsewhere: list[ConfigError] = field(default_factory=list)  # mistakes in files that this one names
-
-    def path(self, text: str) -> Path:
-        return (self.folder / Path(text).expanduser()).absolute()
-
-
-def _reading(info: ValidationInfo) -> _Reading:
-    return cast(_Reading, info.context)
-
-
-def _path(value: Any, info: ValidationInfo) -> Any:
-    if value == "":
-        raise wrong("must not be empty")
-    return _reading(info).path(value) if isinstance(value, str) else value
-
-
-def _existing_file(path: Path) -> Path:
-    if not path.is_file():
-        raise wrong("there is no such file", f"looked for {path}")
-    return path
-
-
-def _existing_folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise wrong("there is no such folder", f"looked for {path}")
-    return path
-
-
-def _secret(value: str, info: ValidationInfo) -> str:
-    """`env:NAME` and `file:PATH` keep a password out of the site file. The secret itself is never shown."""
-    kind, _, name = value.partition(":")
-    if kind == "env":
-        if name not in os.environ:
-            raise wrong(f"the environment variable {name} is not set", "the service needs it too, not your own session alone")
-        return os.environ[name]
-    if kind == "file":
-        try:
-            return str(_reading(info).path(name).read_text(encoding="utf-8")).strip()
-        except (OSError, UnicodeDecodeError):
-            raise wrong(f"the file {name} cannot be read as text") from None
-    return value
-
-
-def _trimmed(value: str) -> str:
-    if value != value.strip() or not value.isprintable():
-        raise wrong("must not begin or end with a space, nor hold control characters")
-    return value
-
-
-def _remote(value: str) -> str:
-    return _checked_address(value, listening=False)
-
-
-def _own(value: str) -> str:
-    return _checked_address(value, listening=True)
-
-
-def _checked_address(value: str, *, listening: bool) -> str:
-    try:
-        parse_address(value, listening=listening)
-    except ValueError as error:
-        raise wrong(str(error), 'write "127.0.0.1:2575", for example') from None
-    return value
-
-
-FilePath = Annotated[Path, BeforeValidator(_path), AfterValidator(_existing_file)]
-FolderPath = Annotated[Path, BeforeValidator(_path)]
-Secret = Annotated[str, AfterValidator(_secret)]
-RemoteAddress = Annotated[str, AfterValidator(_remote)]
-OwnAddress = Annotated[str, AfterValidator(_own)]
-Name = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_trimmed)]
-
-
-class Section(BaseModel):
-    """A table of the site file. Its fields' descriptions are the hints of its errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class SiteSection(Section):
@@ -126,14 +47,12 @@ class SiteSection(Section):
         default=Path("state"), validate_default=True, description="the folder of the journal and the store"
     )
     journal_days: int = Field(default=90, ge=1, le=36500, description="days that a unit is kept after it is settled")
-    drivers_folder: Annotated[FolderPath, AfterValidator(_existing_folder)] | None = Field(
-        default=None, description="the folder of the site's own driver files"
-    )
+    drivers_folder: ExistingFolder | None = Field(default=None, description="the folder of the site's own driver files")
 
     @field_validator("state_dir", mode="before")
     @classmethod
     def _default_beside_the_file(cls, value: Any, info: ValidationInfo) -> Any:
-        return _reading(info).path(str(value)) if isinstance(value, Path) else value
+        return context_of(info).path(str(value)) if isinstance(value, Path) else value
 
     @field_validator("timezone")
     @classmethod
@@ -184,26 +103,21 @@ class Instrument(Section):
         """The driver itself."""
         return self._loaded
 
-    @property
-    def port_name(self) -> PortName | None:
-        """The port, taken apart."""
-        return parse_port(self.port) if self.port else None
-
     def model_post_init(self, context: Any) -> None:
         self._loaded = context.drivers[self.driver]
 
     @field_validator("name")
     @classmethod
     def _one_of_a_kind(cls, value: str, info: ValidationInfo) -> str:
-        return _unique(value, _reading(info).instruments, "instrument")
+        return _unique(value, context_of(info).instruments, "instrument")
 
     @field_validator("driver")
     @classmethod
     def _known_driver(cls, value: str, info: ValidationInfo) -> str:
-        reading = _reading(info)
-        if value not in reading.drivers:
+        context = context_of(info)
+        if value not in context.drivers:
             try:
-                reading.drivers[value] = drivers.find(value, reading.drivers_folder)
+                context.drivers[value] = drivers.find(value, context.drivers_folder)
             except UnknownDriver:
                 close = nearest(value, (each.name for each in drivers.shipped()))
                 hint = f"did you mean {close}?" if close else "`chartbound drivers` lists them"
@@ -223,12 +137,12 @@ class Instrument(Section):
         if driver is not None and driver.connect is None:
             raise wrong(f"{driver.name} reads files and has no port", "give its folder instead")
         try:
-            port = parse_port(value)
+            kind = port_kind(value)
         except ValueError as error:
             raise wrong(str(error), f"write {PORT_FORMS}") from None
-        if driver is not None and port.is_serial and "serial" not in driver.transport:
+        if driver is not None and kind in SERIAL_KINDS and "serial" not in driver.transport:
             raise wrong(f"{driver.name} has no serial port", "write listen://host:port or socket://host:port")
-        return value
+        return _not_shared(value, info)
 
     @field_validator("folder")
     @classmethod
@@ -240,7 +154,7 @@ class Instrument(Section):
             raise wrong("is missing", "give the folder that the instrument writes its files to")
         if value is not None and driver.connect is not None:
             raise wrong(f"{driver.name} is heard on a port, not in a folder", "give its port instead")
-        return value
+        return value if value is None else _not_shared(value, info)
 
     @field_validator("options", mode="plain")
     @classmethod
@@ -253,7 +167,18 @@ class Instrument(Section):
 
 def _driver(info: ValidationInfo) -> Driver | None:
     name = info.data.get("driver")
-    return _reading(info).drivers[name] if name else None
+    return context_of(info).drivers[name] if name else None
+
+
+_Wire = TypeVar("_Wire", str, Path)
+
+
+def _not_shared(wire: _Wire, info: ValidationInfo) -> _Wire:
+    name = info.data.get("name", "another instrument")
+    whose = context_of(info).wires.setdefault(wire, name)
+    if whose != name and not str(wire).endswith(":0"):
+        raise wrong(f"belongs to {whose} already", "two instruments cannot share it")
+    return wire
 
 
 def _unique(name: str, taken: set[str], of: str) -> str:
@@ -342,14 +267,14 @@ class Destination(Section):
     @field_validator("name")
     @classmethod
     def _one_of_a_kind(cls, value: str, info: ValidationInfo) -> str:
-        return _unique(value, _reading(info).destinations, "destination")
+        return _unique(value, context_of(info).destinations, "destination")
 
     @field_validator("profile")
     @classmethod
     def _known_profile(cls, value: str, info: ValidationInfo) -> str:
-        reading = _reading(info)
-        if value not in reading.profiles:
-            reading.profiles[value] = _read_profile(value, reading)
+        context = context_of(info)
+        if value not in context.profiles:
+            context.profiles[value] = _read_profile(value, context)
         return value
 
     @field_validator("retry_seconds", mode="before")
@@ -374,7 +299,7 @@ class Destination(Section):
     @field_validator("instruments")
     @classmethod
     def _known_instruments(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        known = _reading(info).instruments
+        known = context_of(info).instruments
         for name in value:
             if name not in known:
                 close = nearest(name, known)
@@ -382,8 +307,8 @@ class Destination(Section):
         return value
 
 
-def _read_profile(name: str, reading: _Reading) -> Profile:
-    own = reading.folder / f"{name}.toml"
+def _read_profile(name: str, context: Context) -> Profile:
+    own = context.folder / f"{name}.toml"
     shipped = files("chartbound") / "config" / "profiles" / f"{name}.toml"
     if own.is_file():
         path = own
@@ -399,7 +324,7 @@ def _read_profile(name: str, reading: _Reading) -> Profile:
     if not errors:
         profile, errors = toml_file.validate(Profile, content, lines, path)
     if profile is None:
-        reading.elsewhere += errors
+        context.elsewhere += errors
         raise wrong(f"the profile {name} has mistakes of its own", f"mend {path.name}")
     return profile
 
@@ -482,30 +407,30 @@ def load(path: Path) -> Site:
     content, lines, errors = toml_file.read(path)
     if errors:
         raise ConfigErrors(errors)
-    reading = _Reading(path.parent)
-    reading.drivers_folder = _stated_drivers_folder(content, reading)
+    context = Context(path.parent)
+    context.drivers_folder = _stated_drivers_folder(content, context)
 
     def options_at(key: KeyPath) -> type[Options] | None:
         """The model of an instrument's options is its driver's."""
         match key:
             case ("instruments", int(number), "options"):
-                driver = reading.drivers.get(content["instruments"][number].get("driver"))
+                driver = context.drivers.get(content["instruments"][number].get("driver"))
                 return driver.options if driver else None
         return None
 
-    site, errors = toml_file.validate(Site, content, lines, path, context=reading, model_at=options_at)
-    if site is None or reading.elsewhere:
-        raise ConfigErrors([*errors, *reading.elsewhere])
+    site, errors = toml_file.validate(Site, content, lines, path, context=context, model_at=options_at)
+    if site is None or context.elsewhere:
+        raise ConfigErrors([*errors, *context.elsewhere])
     site._path = path
     return site
 
 
 def stated_drivers_folder(path: Path) -> Path | None:
     """The drivers folder that a site file names, whatever else is wrong with the file."""
-    return _stated_drivers_folder(toml_file.read(path)[0], _Reading(path.absolute().parent))
+    return _stated_drivers_folder(toml_file.read(path)[0], Context(path.absolute().parent))
 
 
-def _stated_drivers_folder(content: Mapping[str, Any], reading: _Reading) -> Path | None:
+def _stated_drivers_folder(content: Mapping[str, Any], context: Context) -> Path | None:
     section = content.get("site")
     own = section.get("drivers_folder") if isinstance(section, Mapping) else None
-    return reading.path(own) if isinstance(own, str) and own else None
+    return context.path(own) if isinstance(own, str) and own else None

@@ -62,9 +62,14 @@ def read(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int], list[ConfigErr
         return tomllib.loads(text), key_lines(text), []
     except tomllib.TOMLDecodeError as error:
         what, line = _syntax_error(str(error), text)
-        has_backslash = "\\" in text.split("\n")[line - 1]
-        hint = "write a Windows path in 'single quotes'" if has_backslash else "the lines after it were not looked at"
+        hint = "the lines after it were not looked at"
+        if "overwrite" in what or "twice" in what:
+            hint = "this key or table stands twice"
+        elif "\\" in text.split("\n")[line - 1]:
+            hint = "write a Windows path in 'single quotes'"
         return {}, {}, [ConfigError(path, line, "", what, hint)]
+    except RecursionError:
+        return {}, {}, [ConfigError(path, 1, "", "is nested too deeply")]
 
 
 def validate(

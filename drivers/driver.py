@@ -104,7 +104,7 @@ def find(name: str, folder: Path | None = None) -> Driver:
 
     Raises `UnknownDriver` where there is none; an error inside a site's own driver file is raised as it is.
     """
-    if folder is not None and (own := folder / f"{name}.py").is_file():
+    if folder is not None and name.isidentifier() and (own := folder / f"{name}.py").is_file():
         return _load(own)
     if name.isidentifier():
         full_name = f"{_PACKAGE}.{name}"

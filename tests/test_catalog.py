@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chartbound.config import catalog
@@ -180,6 +180,7 @@ def test_a_header_with_unknown_missing_or_repeated_columns_is_refused(tmp_path: 
         (1, "loinc", False),
     }
     assert [error.what for error in mistakes(tmp_path, header=HEADER + ",name")] == ["is named twice"]
+    assert [error.hint for error in mistakes(tmp_path, header=HEADER.replace(",", ";"))] == ["save it with commas"]
     assert len(mistakes(tmp_path, header="")) == len(catalog.COLUMNS)
 
 
@@ -197,6 +198,19 @@ def test_the_check_digit_is_that_of_the_users_guide(number: int) -> None:
     doubled = str(int(digits[::2]) * 2) if digits[::2] else ""
     total = sum(map(int, digits[1::2] + doubled))
     assert catalog.loinc_is_sound(f"{number}-{(10 - total % 10) % 10}")
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.binary(max_size=300) | st.text(max_size=300).map(str.encode), after_the_header=st.booleans())
+def test_any_bytes_are_rows_or_mistakes(tmp_path_factory: pytest.TempPathFactory, data: bytes, after_the_header: bool) -> None:
+    folder = tmp_path_factory.getbasetemp() / "any_catalog"
+    (folder / "catalog").mkdir(parents=True, exist_ok=True)
+    (folder / "catalog" / "any.csv").write_bytes((HEADER.encode() + b"\n" if after_the_header else b"") + data)
+    try:
+        found: tuple[object, ...] = catalog.load(folder).rows
+    except ConfigErrors as refused:
+        found = refused.errors
+    assert found
 
 
 def test_limits_hold_back_what_is_outside_and_alarm_at_the_limit_itself(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from serial.tools.list_ports_common import ListPortInfo
 
 from chartbound.agent import check, serial_ports
 from chartbound.config import toml_file
-from chartbound.config.address import parse_port
+from chartbound.config.address import port_kind
 from chartbound.config.errors import ConfigErrors
 from chartbound.config.site import Site
 from chartbound.drivers import driver as drivers
@@ -164,5 +164,5 @@ def test_a_port_is_listed_with_the_name_that_the_site_file_takes() -> None:
     ]
     assert rows[1].description == "USB ?[31mSerial"
     assert rows[2].description == ""
-    assert all(parse_port(row.usb).kind == "usb" for row in rows if row.usb)
+    assert all(port_kind(row.usb) == "usb" for row in rows if row.usb)
     assert isinstance(serial_ports.listing(), list)

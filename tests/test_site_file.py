@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chartbound.config import site
-from chartbound.config.address import parse_address, parse_port
+from chartbound.config.address import parse_address, port_kind
 from chartbound.config.errors import ConfigError, ConfigErrors
 
 SERIAL_DRIVER = '''"""A toy meter."""
@@ -115,7 +115,7 @@ def test_a_whole_file_says_what_stands_where(folder: Path) -> None:
     assert read.store.url == "sqlite"
     assert meter.loaded.name == meter.driver == "toy_meter"
     assert meter.options.control_ids == ("QC*",)
-    assert meter.port_name == parse_port("usb:0403:6001:A1")
+    assert meter.port == "usb:0403:6001:A1"
     assert (meter.claim_minutes, meter.poll_seconds, meter.confirm_claims) == (15, 10, True)
     assert cart.folder == folder / "drop" / "cart"
     assert (cart.mode, cart.port, cart.incomplete_minutes) == ("copy", None, 15)
@@ -181,6 +181,8 @@ def test_a_syntax_error_has_its_line(folder: Path) -> None:
     assert error.line == 3
     (error,) = mistakes(folder, '[site]\nfacility = "A')
     assert error.line == 2
+    (error,) = mistakes(folder, '[site]\nfacility = "A"\nfacility = "B"\n')
+    assert (error.line, error.hint) == (3, "this key or table stands twice")
     (error,) = mistakes(folder, '[site]\nstate_dir = "C:\\Users"\n')
     assert "single quotes" in error.hint
 
@@ -264,6 +266,14 @@ def test_each_mistake_has_its_line_and_a_hint(  # noqa: PLR0917 - one parameter 
     assert hint in errors[0].hint
 
 
+def test_two_instruments_do_not_share_a_wire(folder: Path) -> None:
+    second = '[[instruments]]\nname = "{0}"\ndriver = "toy_meter"\nport = "{1}"\noptions = {{ date_order = "mdy" }}\n'
+    (error,) = mistakes(folder, second.format("meter-2", "usb:0403:6001:A1") + WHOLE)
+    assert (error.key, error.what) == ("instruments[1].port", "belongs to meter-2 already")
+    free = second.format("meter-2", "listen://127.0.0.1:0") + second.format("meter-3", "listen://127.0.0.1:0")
+    assert len(load(folder, free + WHOLE).instruments) == 4
+
+
 def test_a_serial_port_does_not_fit_an_instrument_on_the_network(folder: Path) -> None:
     text = WHOLE.replace('driver = "toy_meter"', 'driver = "toy_lan"')
     assert "has no serial port" in mistakes(folder, text)[0].what
@@ -328,12 +338,12 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_value_at_any_key_is_taken_or_refused_on_its_own_line(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    folder = tmp_path_factory.getbasetemp() / "any"
+    folder = tmp_path_factory.getbasetemp() / "any_site"
     if not folder.exists():
         (folder / "drivers").mkdir(parents=True)
         (folder / "drivers" / "toy_meter.py").write_text(SERIAL_DRIVER)
@@ -350,16 +360,25 @@ def test_any_value_at_any_key_is_taken_or_refused_on_its_own_line(
     assert refused is None or number + 1 in refused
 
 
+@settings(max_examples=150, deadline=None)
+@given(data=st.binary(max_size=200) | st.text("[]{}=.,\"'#\n\\ ax1", max_size=60).map(str.encode))
+def test_any_bytes_are_a_site_or_mistakes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_bytes(data)
+    with pytest.raises(ConfigErrors) as caught:
+        site.load(path)
+    assert caught.value.errors
+
+
 def test_addresses_are_taken_apart() -> None:
     assert (parse_address("ehr.local:2575").host, parse_address("[fe80::1]:9").host) == ("ehr.local", "fe80::1")
     assert parse_address("0.0.0.0:0", listening=True).port == 0
     for bad in ("a", ":1", "a:", "a:-1", "a:0", "::1:5", "a b:1", "a:1٣"):
         with pytest.raises(ValueError, match="port"):
             parse_address(bad)
-    assert [parse_port(each).kind for each in ("com12", "/dev/ttyS0", "rfc2217://h:1", r"\\.\COM20")] == [
+    assert [port_kind(each) for each in ("com12", "/dev/ttyS0", "rfc2217://h:1", r"\\.\COM20")] == [
         "device",
         "device",
         "rfc2217",
         "device",
     ]
-    assert not parse_port("socket://h:1").is_serial

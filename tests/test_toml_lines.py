@@ -121,7 +121,7 @@ def toml_texts(draw: st.DrawFn) -> str:
     return table("", 2)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(toml_texts())
 def test_the_scanner_agrees_with_tomllib_on_any_text(text: str) -> None:
     found = key_lines(text)
