@@ -463,7 +463,7 @@ def test_a_release_waives_no_other_hold(changed: Reading, reason: Reason) -> Non
     held(decide(changed, worklist, RULES), reason)
 
 
-# --- words ----------------------------------------------------------------------------------------------------------------------
+# --- words ------------------------------------------------------------------------------------------------------------------
 
 
 def test_no_verdict_names_the_patient() -> None:
