@@ -29,11 +29,11 @@ def shape(message: bytes) -> str:
     head: list[bytes] = []
     observations: set[bytes] = set()
     observation = b""
-    for segment in message.split(b"\r"):
+    for segment, blank in zip(message.split(b"\r"), _TEXT.sub(b"x", message).split(b"\r"), strict=True):
         if not segment:
             continue
-        name, _, rest = segment.partition(b"|")
-        form = name + b"|" + _form(name, rest)
+        name = segment.partition(b"|")[0]
+        form = _decisive(name, segment) + (_REPEATS.sub(rb"\1~\1", blank) if b"~" in blank else blank)
         if name == b"OBX":
             observations.add(observation)
             observation = form
@@ -48,15 +48,14 @@ def shape(message: bytes) -> str:
     return sha256(b"\n".join([*head, b"", *sorted(observations)])).hexdigest()[:32]
 
 
-def _form(name: bytes, rest: bytes) -> bytes:
-    """Every text replaced by x and repetitions of one form by two; where a field's text decides the form it stays."""
-    form = _REPEATS.sub(rb"\1~\1", _TEXT.sub(b"x", rest))
+def _decisive(name: bytes, segment: bytes) -> bytes:
+    """The texts that decide the form: the segment's name, OBX-2, MSH-9 and MSH-12."""
     if name == b"OBX":
-        return b"|".join([*rest.split(b"|", 2)[1:2], form])
+        return b"|".join([name, *segment.split(b"|", 3)[2:3]])
     if name == b"MSH":
-        fields = rest.split(b"|", 11)
-        return b"|".join([*fields[7:8], *fields[10:11], form])
-    return form
+        fields = segment.split(b"|", 12)
+        return b"|".join([name, *fields[8:9], *fields[11:12]])
+    return name
 
 
 def validate(message: bytes) -> str:
@@ -73,8 +72,11 @@ def validate(message: bytes) -> str:
         values = _take_values(segments)
         text = "\r".join(map("|".join, segments))
         parsed = parse_message(text, VALIDATION_LEVEL.STRICT, force_validation=True)  # type: ignore[no-untyped-call]
-        for value_type, text in values:
-            _judge_value(value_type, text, parsed.version)
+        for value_type, value in values:
+            _judge_value(value_type, value, parsed.version)
+        # hl7apy takes segments in any order, and writes them in the standard's.
+        if [line[:3] for line in parsed.to_er7().split("\r")] != [fields[0] for fields in segments]:
+            raise ValidationError("the segments are not in the order of the standard")
     except ValidationError as problem:
         return str(problem)
     except HL7apyException as problem:  # these repeat values

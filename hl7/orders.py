@@ -16,46 +16,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime, tzinfo
-
-import hl7
+from datetime import tzinfo
 
 from . import er7
 from .chart import OrderedTest, Patient, Specimen
-from .er7 import Delimiters
 from .profile import Orders
+from .received import Refused, Segment, Segments, UnknownMessage
+
+__all__ = ["Act", "Incoming", "OrderMessage", "PatientMerge", "PatientUpdate", "Refused", "UnknownMessage", "read"]
 
 _ORDERS = {"ORM^O01", "OML^O21"}
 _UPDATES = {"ADT^A01", "ADT^A04", "ADT^A08"}
 _MERGE = "ADT^A40"
 _CONTROLS = {"NW", "CA", "XO", "SC"}  # ORC-1, table 0119: new, cancel, change, status changed
-_CODECS = {  # table 0211
-    "UNICODE UTF-8": "utf-8",
-    "UTF-8": "utf-8",
-    "ASCII": "ascii",
-    "8859/1": "iso8859-1",
-    "8859/15": "iso8859-15",
+# The longest texts that a register of specimens keeps, in characters. Names and numbers in the field are far shorter: more
+# is a field that was put together wrongly, and none of these may be cut.
+_LONGEST = {
+    "PID-3.1": 64,
+    "PID-3.4": 64,
+    "PID-5.1": 128,
+    "PID-5.2": 128,
+    "PID-8": 8,
+    "PID-18": 64,
+    "PV1-2": 8,
+    "PV1-3": 128,
+    "PV1-19": 64,
+    "OBR-2": 64,
+    "OBR-3": 64,
+    "OBR-4.1": 64,
+    "OBR-4.2": 200,
+    "OBR-4.3": 16,
+    "OBR-10": 128,
+    "SPM-2": 64,
+    "SPM-4": 32,
 }
-
-
-class Refused(Exception):
-    """This message cannot be taken as it stands. `code` is MSA-1 of the answer, `where` ERR-2, `hint` ERR-8 (or MSA-3).
-
-    None of them repeats the patient's words.
-    """
-
-    code = "AE"
-
-    def __init__(self, where: str, hint: str) -> None:
-        super().__init__(f"{where}: {hint}")
-        self.where = where
-        self.hint = hint
-
-
-class UnknownMessage(Refused):
-    """This is no HL7 v2 message, or of a type that is not read here: sending it again will not help."""
-
-    code = "AR"
+_LONGEST_PROVIDER = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +94,7 @@ def read(message: bytes, rules: Orders, zone: tzinfo) -> Incoming:
 
     Raises `Refused` for content that cannot be taken, `UnknownMessage` for another type and for what is no HL7 v2.
     """
-    segments = _Segments(message)
+    segments = Segments(message)
     header = segments.first("MSH")
     kind = f"{header.text(9, 1)}^{header.text(9, 2)}"
     acts: tuple[Act, ...]
@@ -114,116 +109,18 @@ def read(message: bytes, rules: Orders, zone: tzinfo) -> Incoming:
     return Incoming(header.text(10), header.text(4), acts)
 
 
-class _Segment:
-    """One segment's fields, as text without escapes. HL7's null ("") reads as empty."""
-
-    def __init__(self, segment: hl7.Segment, delimiters: Delimiters) -> None:
-        self.name = str(segment[0])
-        self._fields = [str(each) for each in segment]
-        self._delimiters = delimiters
-
-    def raw(self, number: int) -> str:
-        return self._fields[number] if number < len(self._fields) else ""
-
-    def repetitions(self, number: int) -> list[list[str]]:
-        """The components, in ER7 form, of each repetition that is filled."""
-        marks = self._delimiters
-        return [
-            repetition.split(marks.component)
-            for repetition in self.raw(number).split(marks.repetition)
-            if repetition.strip() and repetition != er7.NULL
-        ]
-
-    def plain(self, component: str) -> str:
-        text = er7.one_line(er7.unescape(component, self._delimiters)).strip()
-        return "" if text == er7.NULL else text
-
-    def echo(self, component: str) -> str:
-        """ER7 text with the standard delimiters and without controls, to be given back as it came."""
-        text = er7.one_line(er7.standard(component, self._delimiters)).strip()
-        return "" if text == er7.NULL else text
-
-    def text(self, number: int, component: int = 1) -> str:
-        """A component of the first repetition. A stray & in it is text: many senders forget to escape one."""
-        found = next(iter(self.repetitions(number)), [""])
-        return self.plain(found[component - 1]) if component <= len(found) else ""
-
-    def part(self, number: int, component: int = 1) -> str:
-        """The first subcomponent of a component whose type has some (FN, EIP, SPS)."""
-        found = next(iter(self.repetitions(number)), [""])
-        whole = found[component - 1] if component <= len(found) else ""
-        return self.plain(whole.split(self._delimiters.subcomponent)[0])
-
-    def field(self, number: int) -> str:
-        """The first repetition as `echo` gives it."""
-        return self.echo(self.raw(number).split(self._delimiters.repetition)[0])
-
-    def time(self, number: int, zone: tzinfo) -> datetime | None:
-        text = self.text(number)
-        if not text:
-            return None
-        try:
-            at = er7.read_timestamp(text)
-        except ValueError as problem:
-            raise Refused(f"{self.name}-{number}", str(problem)) from None
-        return at if at.tzinfo else at.replace(tzinfo=zone)
+def _patient(segments: Segments, rules: Orders) -> Patient:
+    return _person(segments.only("PID"), segments.maybe("PV1"), rules)
 
 
-class _Segments:
-    """The segments of one message in order."""
-
-    def __init__(self, message: bytes) -> None:
-        text = _decoded(message).replace("\r\n", "\r").replace("\n", "\r").strip("\r\x1c\x0b \t")
-        if not text.startswith("MSH") or len(text) < 9:
-            raise UnknownMessage("MSH", "the message does not start with MSH")
-        marks = Delimiters(text[3], *text[4:8])
-        if len(set(text[3:8])) < 5 or not _plausible(text):
-            raise UnknownMessage("MSH-2", "five different delimiters are needed, like |^~\\&")
-        try:
-            parsed = hl7.parse(text)  # type: ignore[no-untyped-call]
-            self._all = [_Segment(segment, marks) for segment in parsed]
-        except (hl7.HL7Exception, IndexError, KeyError, ValueError, AttributeError):
-            raise UnknownMessage("MSH", "the message cannot be read as HL7 v2") from None
-
-    def __iter__(self) -> Iterator[_Segment]:
-        return iter(self._all)
-
-    def first(self, name: str) -> _Segment:
-        found = next((segment for segment in self._all if segment.name == name), None)
-        if found is None:
-            raise Refused(name, "required and missing")
-        return found
-
-    def maybe(self, name: str) -> _Segment | None:
-        return next((segment for segment in self._all if segment.name == name), None)
+def _fit(where: str, text: str) -> str:
+    longest = _LONGEST[where]
+    if len(text) > longest:
+        raise Refused(where, f"{len(text)} characters where {longest} fit")
+    return text
 
 
-def _plausible(text: str) -> bool:
-    """Are MSH-1 and MSH-2 punctuation, and does a field follow? From 2.7 on MSH-2 has a fifth character."""
-    marks = text[3:8]
-    return marks.isprintable() and not any(mark.isalnum() or mark == " " for mark in marks) and marks[0] in text[8:10]
-
-
-def _decoded(message: bytes) -> str:
-    """Text by MSH-18; without it UTF-8, of which ASCII is a part. Nothing is read with loss."""
-    header = message.lstrip(b"\x0b\r\n ").split(b"\r", 1)[0].split(b"\n", 1)[0]
-    fields = header.split(header[3:4]) if len(header) > 3 else []
-    named = fields[17].split(header[5:6])[0].decode("ascii", "replace").strip() if len(fields) > 17 else ""
-    codec = _CODECS.get(named or "UNICODE UTF-8")
-    if codec is None:
-        raise Refused("MSH-18", "this character set is not read; send UNICODE UTF-8")
-    try:
-        return message.decode(codec)
-    except UnicodeDecodeError:
-        hint = f"the bytes are not {named}" if named else "no character set is named and the bytes are not UTF-8"
-        raise Refused("MSH-18", hint) from None
-
-
-def _patient(segments: _Segments, rules: Orders) -> Patient:
-    return _person(segments.first("PID"), segments.maybe("PV1"), rules)
-
-
-def _person(pid: _Segment, visit: _Segment | None, rules: Orders) -> Patient:
+def _person(pid: Segment, visit: Segment | None, rules: Orders) -> Patient:
     mrn, authority = _identifier(pid, rules)
     born = pid.text(7)
     try:
@@ -231,20 +128,20 @@ def _person(pid: _Segment, visit: _Segment | None, rules: Orders) -> Patient:
     except ValueError:
         raise Refused("PID-7", "not a day of the form YYYYMMDD") from None
     return Patient(
-        mrn=mrn,
-        last_name=pid.part(5, 1),
-        first_name=pid.text(5, 2),
+        mrn=_fit("PID-3.1", mrn),
+        last_name=_fit("PID-5.1", pid.part(5, 1)),
+        first_name=_fit("PID-5.2", pid.text(5, 2)),
         birth_date=birth_date,
-        sex=pid.text(8),
-        authority=authority,
-        account=pid.text(18),
-        patient_class=visit.text(2) if visit else "",
-        location=visit.field(3) if visit else "",
-        visit=visit.text(19) if visit else "",
+        sex=_fit("PID-8", pid.text(8)),
+        authority=_fit("PID-3.4", authority),
+        account=_fit("PID-18", pid.text(18)),
+        patient_class=_fit("PV1-2", visit.text(2)) if visit else "",
+        location=_fit("PV1-3", visit.field(3)) if visit else "",
+        visit=_fit("PV1-19", visit.text(19)) if visit else "",
     )
 
 
-def _identifier(pid: _Segment, rules: Orders) -> tuple[str, str]:
+def _identifier(pid: Segment, rules: Orders) -> tuple[str, str]:
     """MRN and authority (PID-3.1 and 3.4) from the first field that the profile names and that is filled."""
     for name in rules.mrn:
         if found := _of_best_type(pid, int(name.removeprefix("PID-")), rules):
@@ -253,7 +150,7 @@ def _identifier(pid: _Segment, rules: Orders) -> tuple[str, str]:
     raise Refused(rules.mrn[0], f"no MRN in {places}; where this sender has it elsewhere, the profile's orders.mrn says so")
 
 
-def _of_best_type(segment: _Segment, number: int, rules: Orders) -> tuple[str, str] | None:
+def _of_best_type(segment: Segment, number: int, rules: Orders) -> tuple[str, str] | None:
     """The identifier whose type code (CX.5) the profile likes best. Raises `Refused` where two are equally good."""
     found = []
     for repetition in segment.repetitions(number):
@@ -273,9 +170,9 @@ def _of_best_type(segment: _Segment, number: int, rules: Orders) -> tuple[str, s
     return None
 
 
-def _merges(segments: _Segments, rules: Orders) -> Iterator[PatientMerge]:
+def _merges(segments: Segments, rules: Orders) -> Iterator[PatientMerge]:
     """A40: each PID is followed by the MRG of the record that it takes over."""
-    pid: _Segment | None = None
+    pid: Segment | None = None
     seen = False
     for segment in segments:
         if segment.name == "PID":
@@ -296,12 +193,12 @@ def _merges(segments: _Segments, rules: Orders) -> Iterator[PatientMerge]:
 class _Order:
     """ORC with one OBR and the SPM segments that belong to it."""
 
-    orc: _Segment | None
-    obr: _Segment
-    specimens: list[_Segment]
+    orc: Segment | None
+    obr: Segment
+    specimens: list[Segment]
 
 
-def _orders(segments: _Segments, rules: Orders, zone: tzinfo) -> Iterator[OrderMessage]:
+def _orders(segments: Segments, rules: Orders, zone: tzinfo) -> Iterator[OrderMessage]:
     """One `OrderMessage` per run of equal ORC-1; within it the tests of one specimen stand together."""
     patient = _patient(segments, rules)
     run: list[tuple[str, Specimen]] = []
@@ -319,14 +216,14 @@ def _orders(segments: _Segments, rules: Orders, zone: tzinfo) -> Iterator[OrderM
     yield _message(run)
 
 
-def _grouped(segments: _Segments) -> list[_Order]:
+def _grouped(segments: Segments) -> list[_Order]:
     """ORC, OBR and SPM put together.
 
     An SPM belongs to the OBRs before it, back to its ORC or to another SPM; one between ORC and OBR to all of that ORC's.
     """
     orders: list[_Order] = []
-    orc: _Segment | None = None
-    shared: list[_Segment] = []
+    orc: Segment | None = None
+    shared: list[Segment] = []
     waiting: list[_Order] = []
     last = ""
     for segment in segments:
@@ -358,19 +255,27 @@ def _message(run: list[tuple[str, Specimen]]) -> OrderMessage:
 def _specimens(order: _Order, patient: Patient, control: str, rules: Orders, zone: tzinfo) -> Iterator[Specimen]:
     obr = order.obr
     test = _test(order, zone)
-    stated: list[_Segment | None] = [*order.specimens] or [None]
+    stated: list[Segment | None] = [*order.specimens] or [None]
     for spm in stated:
         collected = (spm.time(17, zone) if spm else None) or obr.time(7, zone)
         yield Specimen(
             specimen_id=_label(order, spm, rules),
             patient=patient,
             tests=(test,),
-            accession=obr.text(3),
-            specimen_type=spm.text(4) if spm else obr.part(15),
+            accession=_fit("OBR-3", obr.text(3)),
+            specimen_type=_fit("SPM-4", _specimen_type(spm) if spm else obr.part(15)),
             collected_at=collected,
-            collector=obr.text(10),
+            collector=_fit("OBR-10", obr.text(10)),
             cancelled=control == "CA",
         )
+
+
+def _specimen_type(spm: Segment) -> str:
+    """SPM-4 as a code of table 0487 or `SCT:` and a SNOMED CT code; "" for a code of the sender's own."""
+    stated = [(spm.text(4, first), spm.text(4, first + 2)) for first in (1, 4)]
+    table = next((code for code, system in stated if system in {"", "HL70487", "HL70070"}), "")
+    snomed = next((code for code, system in stated if code and system in {"SCT", "SNM3"}), "")
+    return "/".join(filter(None, (table, snomed and f"SCT:{snomed}")))
 
 
 def _test(order: _Order, zone: tzinfo) -> OrderedTest:
@@ -381,26 +286,29 @@ def _test(order: _Order, zone: tzinfo) -> OrderedTest:
     if not code:
         raise Refused("OBR-4", "required and empty: the code of the test")
     ordered = (orc.time(9, zone) if orc else None) or obr.time(6, zone)
+    provider = obr.field(16) or (orc.field(12) if orc else "")
+    if len(provider) > _LONGEST_PROVIDER:  # id, last and first name tell who it is; the rest is authorities and degrees
+        provider = "^".join(provider.split("^")[:3])
     return OrderedTest(
-        code=code,
-        name=obr.text(4, first + 1),
-        coding_system=obr.text(4, first + 2),
-        placer_order=obr.text(2) or (orc.text(2) if orc else ""),
+        code=_fit("OBR-4.1", code),
+        name=_fit("OBR-4.2", obr.text(4, first + 1)),
+        coding_system=_fit("OBR-4.3", obr.text(4, first + 2)),
+        placer_order=_fit("OBR-2", obr.text(2) or (orc.text(2) if orc else "")),
         ordered_at=ordered,
-        provider=obr.field(16) or (orc.field(12) if orc else ""),
+        provider=provider if len(provider) <= _LONGEST_PROVIDER else "",
     )
 
 
-def _label(order: _Order, spm: _Segment | None, rules: Orders) -> str:
+def _label(order: _Order, spm: Segment | None, rules: Orders) -> str:
     """The text of the specimen's label, from the first field that the profile names and that is filled."""
     for name in rules.specimen_id:
         if name == "SPM-2":
-            label = spm.part(2) if spm else ""
+            label = (spm.part(2, 1) or spm.part(2, 2)) if spm else ""  # EIP: the placer's id, else the filler's
         elif name == "OBR-3":
             label = order.obr.text(3) or (order.orc.text(3) if order.orc else "")
         else:
             label = order.obr.text(2) or (order.orc.text(2) if order.orc else "")
         if label:
-            return label
+            return _fit(name, label)
     places = ", ".join(rules.specimen_id)
     raise Refused(rules.specimen_id[0], f"no specimen id in {places}; the profile's orders.specimen_id names the fields")

@@ -192,7 +192,7 @@ def _msh(content: OruContent, profile: Profile, version: _Version) -> str:
         "",
         f"ORU^{profile.event}{version.structure}",
         values.required("MSH-10", content.control_id, profile),
-        content.processing_id or profile.processing_id,
+        er7.escape(content.processing_id) or profile.processing_id,
         profile.version,
         "",
         "",

@@ -65,9 +65,9 @@ class Profile(_Model):
     acknowledgment: Literal["original", "enhanced"] = "original"
 
     code_order: Literal["loinc_first", "vendor_first"] = "loinc_first"
-    local_coding_system: str = Field(default="L", min_length=1, max_length=20)
+    local_coding_system: str = Field(default="L", pattern=r"^[A-Za-z0-9.]{1,20}$")
     unit_text: dict[str, str] = Field(default_factory=dict)  # UCUM → this EHR's text
-    unit_coding_system: str = "UCUM"  # OBX-6.3 of a unit that `unit_text` does not change; "": unit alone
+    unit_coding_system: str = Field(default="UCUM", pattern=r"^[A-Za-z0-9.]{0,20}$")  # OBX-6.3; "": unit alone
     result_status: dict[str, str] = Field(default_factory=lambda: {"W": "C"})  # OBR-25, ours → theirs
     observation_status: dict[str, str] = Field(default_factory=dict)  # OBX-11, ours → theirs
     coded_type: Literal["CWE", "CE", "ST"] = "CWE"

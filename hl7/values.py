@@ -38,6 +38,7 @@ LENGTHS = {
     "OBX-6": 20,
     "OBX-7": 60,
     "SPM-2": 199,  # EI.1
+    "SPM-4": 20,  # CWE.1
     "NM": 16,  # 2.A.47
     "SN": 15,  # SN.2 and SN.4, 2.A.70
     "ST": 199,  # 2.A.75
@@ -51,6 +52,7 @@ _NAME_LENGTH = 199  # CE.2
 _NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
 _NM = re.compile(_NUMBER).fullmatch  # no exponent, no comma, no space within
 _SN = re.compile(rf"({_NUMBER})(?:([-+/.:])({_NUMBER})?)?").fullmatch  # 2.A.70: "1:128", "2-4", "3+"
+_TYPES = frozenset({"NM", "SN", "ST", "TX", "FT", "CWE", "ED"})
 _COMPARATORS = frozenset({"", "<", ">", "<=", ">="})
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?").fullmatch
 # Table 0078 (abnormal flags) and the letters of tables 0085 and 0123 that we use.
@@ -131,13 +133,12 @@ def specimen_source(text: str, profile: Profile) -> str:
 
 
 def _specimen_codes(text: str, table: str, profile: Profile) -> list[tuple[str, str, str]]:
-    codes = [part.strip() for part in profile.specimen_types.get(text, text).split("/")]
-    if not all(codes) or len(codes) > 2:
+    code, _, snomed = profile.specimen_types.get(text, text).strip().partition("SCT:")
+    code, snomed = code.removesuffix("/").strip(), snomed.strip()
+    if not code and not snomed:
         raise NotConformant("SPM-4", 'a specimen type is a code like "BLD", "SCT:258529004" or "BLD/SCT:122554006"')
-    return [
-        (er7.escape(code.removeprefix("SCT:")), "", "SCT") if code.startswith("SCT:") else (er7.escape(code), "", table)
-        for code in codes
-    ]
+    stated = ((within("SPM-4", code, profile), "", table), (within("SPM-4", snomed, profile), "", "SCT"))
+    return [triplet for triplet in stated if triplet[0]]
 
 
 def observation_value(
@@ -151,6 +152,8 @@ def observation_value(
     cannot_be_obtained: bool = False,
 ) -> tuple[str, str]:
     """OBX-2 as this EHR takes it, and OBX-5. Raises `NotConformant` where the value is not of its type as stated."""
+    if value_type not in _TYPES:
+        raise NotConformant("OBX-2", "the value type is none of NM, SN, ST, TX, FT, CWE, ED")
     if not value:
         if not cannot_be_obtained:
             raise NotConformant("OBX-5", "required and empty: only a result that cannot be obtained has no value")
@@ -167,9 +170,7 @@ def observation_value(
         return _text(value_type, comparator + value, profile)
     if value_type == "CWE":
         return _coded(value, comparator, profile, code, coding_system)
-    if value_type == "ED":
-        return "ED", _document(value, comparator, profile)
-    raise NotConformant("OBX-2", "the value type is none of NM, SN, ST, TX, FT, CWE, ED")
+    return "ED", _document(value, comparator, profile)
 
 
 def _number(value: str, comparator: str, profile: Profile) -> str:
@@ -212,8 +213,9 @@ def _text(value_type: str, value: str, profile: Profile) -> tuple[str, str]:
 
 def _coded(value: str, comparator: str, profile: Profile, code: str, coding_system: str) -> tuple[str, str]:
     """CWE or CE: the answer's code where it has one, its text as stated always."""
-    if comparator:
-        raise NotConformant("OBX-5", "a coded answer has no comparator")
+    if comparator and code:
+        raise NotConformant("OBX-5", "an answer with a code has no comparator")
+    value = comparator + value
     if er7.has_control(value):
         raise NotConformant("OBX-5", "the text holds a control character")
     if len(value) > _SHORT or profile.lengths:

@@ -89,6 +89,21 @@ def test_an_spm_belongs_to_the_tests_before_it() -> None:
     assert found == {"S-1": ["A", "B"], "S-2": ["C"], "S-3": ["D", "E"], "S-4": ["F"], "S-5": ["F"]}
 
 
+@pytest.mark.parametrize(
+    ("stated", "read_as"),
+    [
+        ("BLD", "BLD"),
+        ("UR^Urine^HL70487", "UR"),
+        ("258529004^Throat swab^SCT", "SCT:258529004"),
+        ("BLD^Blood^HL70487^122554006^Capillary blood^SCT", "BLD/SCT:122554006"),
+        ("17^Our own word^L", ""),
+    ],
+)
+def test_a_specimen_type_keeps_the_table_it_is_of(stated: str, read_as: str) -> None:
+    incoming = read(PID, "ORC|NW|1", "OBR|1|1||A", f"SPM|1|S-1||{stated}", kind="OML^O21")
+    assert [specimen.specimen_type for specimen in specimens(incoming)] == [read_as]
+
+
 def test_each_control_is_an_act_of_its_own_and_a_cancel_marks_its_specimens() -> None:
     incoming = read(PID, "ORC|CA|1", "OBR|1|1||A", "ORC|NW|2", "OBR|1|2||B", "ORC|XO|3", "OBR|1|3||C", "ORC|SC|4", "OBR|1|4||D")
     assert [act.control for act in incoming.acts if isinstance(act, OrderMessage)] == ["CA", "NW", "XO", "SC"]
@@ -126,10 +141,13 @@ def test_adt_updates_and_merges_patients() -> None:
     [
         (("ORC|NW|1", "OBR|1|1||A"), "PID"),
         ((PID, "ORC|NW|1"), "OBR"),
+        ((PID, "ORC|NW|1", "OBR|1|1||A", PID.replace("4711", "4712"), "ORC|NW|2", "OBR|1|2||A"), "PID"),
         ((PID, "ORC|ZZ|1", "OBR|1|1||A"), "ORC-1"),
         ((PID, "ORC|NW|1", "OBR|1|1"), "OBR-4"),
         ((PID, "ORC|NW", "OBR|1|||A"), "SPM-2"),
         ((PID, "ORC|NW|1", "OBR|1|1||A|||yesterday"), "OBR-7"),
+        ((PID, "ORC|NW|1", f"OBR|1|{'1' * 65}||A"), "OBR-2"),
+        ((PID.replace("DOE", "D" * 129), "ORC|NW|1", "OBR|1|1||A"), "PID-5.1"),
         ((PID.replace("19700102", "2.1.1970"), "ORC|NW|1", "OBR|1|1||A"), "PID-7"),
     ],
 )
@@ -171,6 +189,11 @@ def test_other_delimiters_and_character_sets_are_read() -> None:
 def test_a_stray_ampersand_is_text() -> None:
     (specimen,) = specimens(read(PID, "ORC|NW|1", "OBR|1|1||CBC^CBC w/ Diff & Plt"))
     assert specimen.tests[0].name == "CBC w/ Diff & Plt"
+
+
+def test_a_providers_long_tail_is_left_out() -> None:
+    (specimen,) = specimens(read(PID, "ORC|NW|1", f"OBR|1|1||A{'|' * 12}12^SMITH^ANN{'^more' * 60}"))
+    assert specimen.tests[0].provider == "12^SMITH^ANN"
 
 
 @given(st.text(max_size=120) | st.binary(max_size=120).map(lambda noise: noise.decode("latin-1")))

@@ -136,6 +136,7 @@ def test_both_libraries_read_back_what_was_put_in() -> None:
             {"value_type": "CWE", "value": "Positive", "value_code": "10828004", "value_coding_system": "SCT"},
             ("CWE", "10828004^Positive^SCT"),
         ),
+        ({"value_type": "CWE", "value": "3+", "comparator": ">="}, ("CWE", "^>=3+")),
         ({"value_type": "FT", "value": "Sinus rhythm\nA & B"}, ("FT", "Sinus rhythm\\.br\\A \\T\\ B")),
         ({"value_type": "TX", "value": "one\ntwo"}, ("TX", "one~two")),
         ({"value_type": "ED", "value": "QUJD"}, ("ED", "^application^pdf^Base64^QUJD")),
@@ -164,7 +165,8 @@ def test_a_value_goes_as_it_was_said(said: dict[str, Any], wire: tuple[str, str]
         ({"value_type": "ST", "value": "two\nlines"}, "OBX-5"),
         ({"value_type": "FT", "value": "bell\x07"}, "OBX-5"),
         ({"value_type": "ST", "value": "x" * 200}, "ST"),
-        ({"value_type": "CWE", "value": "Pos", "comparator": ">"}, "OBX-5"),
+        ({"value_type": "CWE", "value": "Pos", "comparator": ">", "value_code": "1"}, "OBX-5"),
+        ({"value_type": "A|B", "value": "", "status": "X"}, "OBX-2"),
         ({"value_type": "ED", "value": "QUJ"}, "OBX-5"),
         ({"value_type": "XX"}, "OBX-2"),
         ({"flags": ("HIGH",)}, "OBX-8"),
@@ -246,6 +248,21 @@ def test_older_versions_leave_out_what_they_do_not_know(version: str, kind: str)
     assert fields(message, "OBX")[2] == "CE"
     assert len(fields(message, "OBX")) == (20 if version == "2.4" else 17)
     assert b"\rSPM" not in message
+
+
+@pytest.mark.parametrize(
+    ("stated", "wire"),
+    [
+        ("UR", "UR^^HL70487"),
+        ("BLDC", "BLD^^HL70487^122554006^^SCT"),
+        ("SCT:258529004", "258529004^^SCT"),
+        ("WB/SCT:122554006", "WB^^HL70487^122554006^^SCT"),
+        ("A/B&C", "A/B\\T\\C^^HL70487"),
+    ],
+)
+def test_a_specimen_type_is_a_code_of_a_table_or_of_snomed(stated: str, wire: str) -> None:
+    said = content(specimen=ChartSpecimen(specimen_id="S-1", specimen_type=stated))
+    assert fields(oru.build(said, Profile()), "SPM")[4] == wire
 
 
 def test_a_profile_decides_codes_units_and_acknowledgment() -> None:
