@@ -20,7 +20,7 @@ from chartbound.drivers.driver import Contact, Driver
 from chartbound.drivers.link import Unit
 from chartbound.drivers.report import Report, SampleKind
 from chartbound.simulators import peer
-from chartbound.simulators.conversation import Conversation
+from chartbound.simulators.in_memory import converse
 
 SHIPPED = sorted(
     path.name.removesuffix(".csv")
@@ -54,7 +54,7 @@ def simulated_reports(driver: Driver, count: int) -> list[Report]:
     if driver.connect is None:
         units = [out.data for out in machine.data_to_send()]
     else:
-        events = Conversation(driver.connect(options, Contact()), machine).run(600)
+        events = converse(driver.connect(options, Contact()), machine, until=600)
         units = [event.data for event in events if isinstance(event, Unit)]
     return [report for unit in units for report in driver.parse(unit, options)]
 
