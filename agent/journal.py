@@ -12,6 +12,7 @@ after the backup are never given to other results. The restored one stays as `jo
 from __future__ import annotations
 
 import hashlib
+import secrets
 import sqlite3
 import threading
 import time
@@ -247,11 +248,33 @@ def open_journal(state_dir: Path, agent: str) -> Journal:
 
 def restored_journals(state_dir: Path) -> list[JournalReader]:
     """The journals that restores have left here, to read for units that the store has not settled."""
-    return [JournalReader(path) for path in sorted(state_dir.glob("journal-*.db"))]
+    readers: list[JournalReader] = []
+    try:
+        for path in sorted(state_dir.glob("journal-*.db")):
+            readers.append(JournalReader(path))  # noqa: PERF401 (those before a damaged one are closed again)
+    except JournalUnavailable:
+        for reader in readers:
+            reader.close()
+        raise
+    return readers
 
 
 def mark_restored(state_dir: Path) -> None:
-    """Say that the files of this folder came from a backup. Called by the restore before it puts the first file in place."""
+    """Make way for files from a backup. Called by the restore before it puts the first one in place, with no agent running.
+
+    The journal that is here may hold what the backup does not, so it is put aside like a restored one; a damaged one too, as
+    `journal.damaged-…`, which nobody reads.
+    """
+    current = state_dir / "journal.db"
+    if current.exists():
+        try:
+            _put_aside(current)
+        except JournalUnavailable:
+            mark = secrets.token_hex(4)
+            for suffix in ("", "-wal", "-shm"):  # another journal's log beside the restored file would destroy it
+                part = current.with_name(current.name + suffix)
+                if part.exists():
+                    part.replace(current.with_name(f"journal.damaged-{mark}{suffix}"))
     (state_dir / "restored").touch()
     sync_folder(state_dir)
 
@@ -260,17 +283,25 @@ def begin_after_restore(state_dir: Path) -> None:
     """Put the restored journal aside under its own id, so that the next one opened is new. Cut short, it can be done again."""
     current = state_dir / "journal.db"
     if current.exists():
-        with explained(current), closing(sqlite3.connect(current, timeout=10, isolation_level=None)) as db:
-            db.execute("PRAGMA journal_mode = DELETE")  # one file from now on, which can be opened where nothing may be written
-            [(own_id,)] = db.execute("SELECT value FROM meta WHERE key = 'id'")
-        aside, count = state_dir / f"journal-{own_id}.db", 1
-        while aside.exists():  # the same backup restored before: both are kept, and settled units count once
-            count += 1
-            aside = state_dir / f"journal-{own_id}.{count}.db"
-        current.replace(aside)
-        sync_folder(state_dir)
+        _put_aside(current)
     (state_dir / "restored").unlink(missing_ok=True)
     sync_folder(state_dir)
+
+
+def _put_aside(current: Path) -> None:
+    with explained(current), closing(sqlite3.connect(current, timeout=10, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = DELETE")  # one file from now on, which can be opened where nothing may be written
+        [(own_id,)] = db.execute("SELECT value FROM meta WHERE key = 'id'")
+    aside, count = current.with_name(f"journal-{own_id}.db"), 1
+    while aside.exists():  # the same backup restored before: both are kept, and settled units count once
+        count += 1
+        aside = current.with_name(f"journal-{own_id}.{count}.db")
+    try:
+        current.replace(aside)
+    except OSError as error:
+        hint = "end the programs that have it open, and start again"
+        raise JournalUnavailable(f"{current} cannot be put aside ({error.strerror})", hint) from None
+    sync_folder(current.parent)
 
 
 def _insert_unit(db: sqlite3.Connection, row: tuple[str | int | bytes, ...]) -> int:

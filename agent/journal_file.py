@@ -15,10 +15,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 PAGE = 200  # rows read or purged in one go, so that nobody waits long and memory stays flat
+_WIRE = 2000  # pieces of the wire shown before a unit: a noisy line may say nothing whole for days
 _VERSION = 1
 
 _SCHEMA = """
@@ -36,7 +38,7 @@ CREATE TABLE unit (
 );
 CREATE INDEX unit_content ON unit (digest, instrument);
 CREATE INDEX unit_kept ON unit (number) WHERE data IS NOT NULL;
-CREATE INDEX unit_instrument ON unit (instrument);
+CREATE INDEX unit_wire ON unit (instrument, raw);
 CREATE TABLE raw (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     instrument TEXT NOT NULL,
@@ -141,18 +143,21 @@ class JournalReader:
         return bool(self._rows(sql, bytes.fromhex(content), instrument))
 
     def raw_around(self, number: int, after: timedelta = timedelta(seconds=2)) -> list[Raw]:
-        """The wire of this unit's instrument, from the unit before it to a moment `after` it was heard."""
+        """The wire of this unit's instrument, from the unit before it to a moment `after` it was heard; at most some pages."""
         sql = """
-            SELECT at, direction, raw.data FROM raw JOIN unit ON unit.number = ? AND unit.instrument = raw.instrument
-            WHERE raw.id > coalesce((SELECT max(earlier.raw) FROM unit AS earlier
-                                     WHERE earlier.instrument = unit.instrument AND earlier.raw < unit.raw), 0)
-              AND (raw.id <= unit.raw OR raw.at <= ?)
-            ORDER BY raw.id"""
-        heard = self._rows("SELECT heard_at FROM unit WHERE number = ?", number)
-        if not heard:
+            SELECT instrument, heard_at, raw, coalesce((SELECT max(earlier.raw) FROM unit AS earlier
+                WHERE earlier.instrument = unit.instrument AND earlier.raw < unit.raw), 0)
+            FROM unit WHERE number = ?"""
+        found = self._rows(sql, number)
+        if not found:
             return []
-        until = utc_text(datetime.fromisoformat(heard[0][0]) + after)
-        return [Raw(datetime.fromisoformat(at), way, data) for at, way, data in self._rows(sql, number, until)]
+        [(instrument, heard_at, last, earlier)] = found
+        until = utc_text(datetime.fromisoformat(heard_at) + after)
+        sql = "SELECT at, direction, data FROM raw WHERE instrument = ? AND id > ? AND id <= ? ORDER BY id DESC LIMIT ?"
+        rows = self._rows(sql, instrument, earlier, last, _WIRE)[::-1]
+        sql = "SELECT at, direction, data FROM raw WHERE instrument = ? AND id > ? ORDER BY id LIMIT ?"
+        rows += takewhile(lambda row: row[0] <= until, self._rows(sql, instrument, last, PAGE))
+        return [Raw(datetime.fromisoformat(at), direction, data) for at, direction, data in rows]
 
     def _units(self, where: str, number: int) -> list[Heard]:
         sql = f"""SELECT number, instrument, driver, message, heard_at, incomplete, data FROM unit

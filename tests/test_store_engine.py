@@ -229,6 +229,31 @@ def test_a_server_that_is_away_is_said_with_a_hint(tmp_path: Path) -> None:
         pass
 
 
+def test_a_standby_that_cannot_be_written_yet_is_one_that_is_away(store: Engine) -> None:
+    """After a failover, and for PostgreSQL alone: SQLAlchemy would call it an internal error."""
+    if store.dialect.name != "postgresql":
+        pytest.skip("a file has no standby")
+    with pytest.raises(OperationalError), writing(store) as conn:
+        conn.execute(text("SET TRANSACTION READ ONLY; DELETE FROM lease"))
+
+
+def test_a_pc_that_hangs_in_a_transaction_does_not_stop_the_others(store: Engine) -> None:
+    if store.dialect.name != "postgresql":
+        pytest.skip("a file has no other PCs")
+    seen = []
+
+    def hang() -> None:
+        with writing(store) as hanging:
+            hanging.execute(text("SET LOCAL idle_in_transaction_session_timeout = '100ms'"))
+            with writing(store) as other:  # waits for the lock until the server ends the first
+                seen.append(other.execute(text("SELECT 1")).scalar())
+            hanging.execute(text("SELECT 1"))
+
+    with pytest.raises(OperationalError):
+        hang()
+    assert seen == [1]
+
+
 @pytest.mark.parametrize("url", ["mysql://x/y", "nonsense"])
 def test_an_address_that_is_no_store_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable):

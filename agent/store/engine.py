@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from .schema import metadata
 
@@ -169,18 +169,22 @@ def _open_postgresql(place: URL) -> Engine:
         connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE}s'")
         connection.commit()
 
-    @event.listens_for(engine, "handle_error")
-    def name_no_values(context: ExceptionContext) -> None:
-        # PostgreSQL says in its message which value offended, and a value may be a patient's name.
-        found: Any = context.original_exception
-        state = getattr(found, "sqlstate", None) or ""
-        if state[:2] in {"22", "23"}:  # data exception, integrity constraint violation
-            about = found.diag.constraint_name or found.diag.column_name or found.diag.table_name or "a value"
-            found.args = (f"{type(found).__name__} on {about}",)
-            if context.sqlalchemy_exception is not None:
-                context.sqlalchemy_exception.args = (f"({type(found).__name__}) on {about}",)
-
+    event.listen(engine, "handle_error", _retell)
     return engine
+
+
+def _retell(context: ExceptionContext) -> OperationalError | None:
+    """Take values out of PostgreSQL's messages, and call every state that passes by itself an `OperationalError`."""
+    error: Any = context.original_exception
+    state = getattr(error, "sqlstate", None) or ""
+    if state[:2] in {"22", "23"}:  # data exception, integrity constraint violation: a value may be a patient's name
+        about = error.diag.constraint_name or error.diag.column_name or error.diag.table_name or "a value"
+        error.args = (f"{type(error).__name__} on {about}",)
+        if context.sqlalchemy_exception is not None:
+            context.sqlalchemy_exception.args = (f"({type(error).__name__}) on {about}",)
+    if state in {"25006", "25P03"}:  # a standby that cannot be written yet; a transaction that was idle too long
+        return OperationalError(None, None, error)
+    return None
 
 
 def _first_line(error: DBAPIError) -> str:
