@@ -56,13 +56,12 @@ def parse(unit: bytes, options: ContourOptions) -> list[Report]:
     """
     message = parse_records(unit)
     header = message.header
-    sender = header.raw(5).split("^")  # H.5.2 holds versions divided by the repeat delimiter
-    model = sender[0]
+    model = header.component(5, 1)
     if not _MODELS.fullmatch(model):
         raise UnreadableReport(
             "record 1 (H), field 5", f"a Contour (Bayer7150, 7160, 7220) is due on this port, and this is {model[:40]!r}"
         )
-    serial_number = sender[2] if len(sender) > 2 else ""
+    serial_number = header.component(5, 3)
     clock = timestamp(header.field(14))
     results = [(order.order, record) for order in message.orders() for record in order.results]
     if options.first_record == "average":

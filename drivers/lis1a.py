@@ -41,9 +41,11 @@ LONGEST_MESSAGE = 4 * 1024 * 1024  # bytes kept while a message has not reached 
 
 # Control characters that may not stand in the text of a frame; the first one after STX is its end or a fault.
 _CONTROL = re.compile(rb"[\x01-\x06\x0a\x10-\x17]")
+_WHOLE = re.compile(rb"\x02([^\x01-\x06\x0a\x10-\x17]*[\x03\x17])([0-9A-Fa-f]{2})\r\n?")  # what nearly every frame is
 _MARK = re.compile(rb"[\x02-\x05\x17]")  # STX ETX EOT ENQ ETB: what means something between frames
 _STX, _ETX, _EOT, _ENQ, _ETB = STX[0], ETX[0], EOT[0], ENQ[0], ETB[0]
 
+_DIGITS = tuple(b"%02X" % value for value in range(256))
 _ACK = Outgoing(ACK)
 _ACK_AFTER_SYNC = Outgoing(ACK, after_sync=True)
 _ACK_OF_ENQ = Outgoing(b"\x06")  # told from _ACK by identity: it is withdrawn where the sender has already moved on
@@ -52,7 +54,7 @@ _NAK = Outgoing(NAK)
 
 def checksum(body: bytes) -> bytes:
     """The two digits over `body`, everything after STX through ETX or ETB (LIS1-A, frame checksum)."""
-    return b"%02X" % (sum(body) & 0xFF)
+    return _DIGITS[sum(body) & 0xFF]
 
 
 def frame(number: int, text: bytes, *, last: bool = True) -> bytes:
@@ -77,11 +79,18 @@ def frames(records: Iterable[bytes], *, limit: int = 240, one_frame: bool = Fals
     ]
 
 
+def _sound(body: bytes, digits: bytes) -> bool:
+    return digits.upper() == _DIGITS[sum(body) & 0xFF] and len(body) <= LONGEST_FRAME
+
+
 class _Phase(Enum):
     IDLE = auto()  # no transmission is open
     BETWEEN = auto()  # a frame or EOT is due
     FRAME = auto()  # an STX was heard
     DAMAGED = auto()  # everything is discarded until the line is silent
+
+
+_IDLE, _BETWEEN, _FRAME, _DAMAGED = _Phase
 
 
 class Receiver:
@@ -103,7 +112,7 @@ class Receiver:
         self._buffer = bytearray()
         self._searched = 0  # where in the buffer the search for the frame's end goes on
         self._out: list[Outgoing] = []
-        self._phase = _Phase.IDLE
+        self._phase = _IDLE
         self._accepted = b""  # the last frame taken, number and text and end: what a repeat is told by
         self._accepted_reply = _ACK
         self._expected = 1
@@ -122,21 +131,31 @@ class Receiver:
             return events
         events = []
         self._heard = now
-        self._buffer += data
+        buffer = self._buffer
+        buffer += data
+        if self._phase is _FRAME and not _CONTROL.search(buffer, self._searched) and len(buffer) <= LONGEST_FRAME:
+            self._searched = len(buffer)  # the middle of a frame: most pieces of a slow line are
+            self._progress = now
+            self.deadline = now + RECEIVER_PATIENCE
+            return events
         position = 0
-        while position < len(self._buffer):
-            if self._phase is _Phase.FRAME:
+        while position < len(buffer):
+            if self._phase is _BETWEEN and (whole := _WHOLE.match(buffer, position)) and _sound(whole[1], whole[2]):
+                self._progress = now
+                self._take(whole[1], events)
+                position = whole.end()
+            elif self._phase is _FRAME:
                 after = self._frame(position, now, events)
                 if after is None:
                     break
                 position = after
-            elif self._phase is _Phase.DAMAGED:
-                self._last_byte = self._buffer[-1]
-                position = len(self._buffer)
+            elif self._phase is _DAMAGED:
+                self._last_byte = buffer[-1]
+                position = len(buffer)
             else:
                 position = self._between(position, now, events)
         if position:
-            del self._buffer[:position]
+            del buffer[:position]
             self._searched = max(0, self._searched - position)
         self._set_deadline()
         return events
@@ -146,10 +165,10 @@ class Receiver:
         events: list[Event] = []
         if self.deadline is None or now < self.deadline:
             return events
-        if self._phase is _Phase.IDLE:
+        if self._phase is _IDLE:
             self._out.append(Outgoing(self._wake))
             self._next_wake = now + self._poll_seconds
-        elif self._phase is _Phase.DAMAGED and now >= self._heard + QUIET:
+        elif self._phase is _DAMAGED and now >= self._heard + QUIET:
             self._judge_damage(now, events)
         else:
             events.append(Trouble("timeout", f"no frame within {RECEIVER_PATIENCE:.0f} s"))
@@ -165,12 +184,12 @@ class Receiver:
     @property
     def idle(self) -> bool:
         """No transmission is open."""
-        return self._phase is _Phase.IDLE
+        return self._phase is _IDLE
 
     def _set_deadline(self) -> None:
-        if self._phase is _Phase.IDLE:
+        if self._phase is _IDLE:
             self.deadline = self._next_wake
-        elif self._phase is _Phase.DAMAGED:
+        elif self._phase is _DAMAGED:
             self.deadline = min(self._heard + QUIET, self._progress + RECEIVER_PATIENCE)
         else:
             self.deadline = self._progress + RECEIVER_PATIENCE
@@ -185,7 +204,7 @@ class Receiver:
         if found is None:
             return at
         mark = self._buffer[at]
-        if self._phase is _Phase.IDLE:
+        if self._phase is _IDLE:
             if mark == _ENQ:
                 self._begin(now)
             elif mark != _EOT and not self._noisy:
@@ -193,14 +212,14 @@ class Receiver:
                 events.append(Trouble("noise", "a frame without an ENQ before it"))
             return at + 1
         if mark == _STX:
-            self._phase, self._searched = _Phase.FRAME, at + 1
+            self._phase, self._searched = _FRAME, at + 1
             self._progress = now
             return at
         if mark == _EOT:
             events += self._end("the instrument ended the transmission", now)
         elif mark == _ENQ:
             if not (self._out and self._out[-1] is _ACK_OF_ENQ):  # else it is one question, asked twice before our answer left
-                self._phase, self._last_byte = _Phase.DAMAGED, _ENQ
+                self._phase, self._last_byte = _DAMAGED, _ENQ
         else:
             self._damaged("lost_start", "the end of a frame without its start", events)
         return at + 1
@@ -226,14 +245,15 @@ class Receiver:
         if len(tail) < 3:
             return None
         body = bytes(buffer[start + 1 : end + 1])
-        if tail[:2].upper() != checksum(body) or tail[2] != 0x0D:
+        if not _sound(body, tail[:2]) or tail[2] != 0x0D:
             return self._damaged("bad_checksum", f"the frame after frame {self._number()}", events)
-        self._noisy = False
-        self._phase = _Phase.BETWEEN
-        self._reply(body, events)
+        self._phase = _BETWEEN
+        self._take(body, events)
         return end + 4
 
-    def _reply(self, body: bytes, events: list[Event]) -> None:
+    def _take(self, body: bytes, events: list[Event]) -> None:
+        """Answer a sound frame, of which `body` is everything that its checksum covers, and keep its text."""
+        self._noisy = False
         number = body[0] - 0x30
         if body == self._accepted and number != self._expected:
             self._out.append(self._accepted_reply)  # our ACK was lost: it is acknowledged again and not taken again
@@ -246,14 +266,14 @@ class Receiver:
         else:
             stored = self._storage.add(body[1:-1], last=body[-1] == _ETX)
             self._accepted = body
-            self._accepted_reply = _ACK_AFTER_SYNC if any(isinstance(event, Unit) for event in stored) else _ACK
-            self._expected = (self._expected + 1) % 8
+            self._accepted_reply = _ACK_AFTER_SYNC if stored and any(isinstance(event, Unit) for event in stored) else _ACK
+            self._expected = (number + 1) % 8
             self._out.append(self._accepted_reply)
             events += stored
 
     def _damaged(self, what: str, detail: str, events: list[Event]) -> int:
         events.append(Trouble(what, detail))
-        self._phase = _Phase.DAMAGED
+        self._phase = _DAMAGED
         self._last_byte = self._buffer[-1]
         return len(self._buffer)
 
@@ -266,16 +286,16 @@ class Receiver:
             events += self._end("the instrument ended the transmission", now)
         else:
             self._out.append(_NAK)
-            self._phase, self._progress = _Phase.BETWEEN, now
+            self._phase, self._progress = _BETWEEN, now
 
     def _begin(self, now: float) -> None:
-        self._phase, self._expected, self._accepted, self._noisy = _Phase.BETWEEN, 1, b"", False
+        self._phase, self._expected, self._accepted, self._noisy = _BETWEEN, 1, b"", False
         self._progress = now
         self._out.append(_ACK_OF_ENQ)
 
     def _end(self, why: str, now: float | None = None) -> list[Event]:
         events = self._storage.rest(f"{why} after frame {self._number()}")
-        self._phase, self._noisy = _Phase.IDLE, False
+        self._phase, self._noisy = _IDLE, False
         if now is None:
             self._buffer.clear()
         else:

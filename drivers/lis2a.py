@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from .driver import UnreadableReport
 
@@ -174,16 +175,16 @@ _COMPARATOR = re.compile(r"([<>]=?)\s*(.+)", re.DOTALL)
 def _delimiters(header: str, encoding: str) -> Delimiters:
     if header[:1] != "H":
         raise UnreadableReport("record 1", "a message begins with a header, H")
-    if len(header) < 4:
-        raise UnreadableReport("record 1 (H), field 2", "it does not say which characters divide")
-    declared = header[2:].split(header[1], 1)[0]
-    if (
-        len(declared) not in (2, 3)
-        or len(set(header[1] + declared)) != len(declared) + 1
-        or any(map(str.isalnum, header[1] + declared))
-    ):
+    return _declared(header[1:2], header[2:].partition(header[1:2] or "|")[0], encoding)
+
+
+@lru_cache(maxsize=16)
+def _declared(divider: str, others: str, encoding: str) -> Delimiters:
+    """H.1 and H.2: the field delimiter, then repeat, component and escape."""
+    every = divider + others
+    if len(every) not in (3, 4) or len(set(every)) != len(every) or any(map(str.isalnum, every)):
         raise UnreadableReport("record 1 (H), field 2", "two or three different delimiters are due, as in \\^&")
-    return Delimiters(header[1], declared[0], declared[1], declared[2:], encoding)
+    return Delimiters(divider, others[0], others[1], others[2:], encoding)
 
 
 def _decoded(text: str, delimiters: Delimiters) -> str:

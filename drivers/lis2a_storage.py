@@ -31,7 +31,7 @@ class Storage:
     def add(self, text: bytes, *, last: bool) -> list[Event]:
         """Take the text of one good frame; `last`: it ended with ETX, and so its last record ends with it."""
         *lines, tail = text.split(b"\r")
-        if lines:
+        if lines and self._partial:
             lines[0] = self._whole(lines[0])
         if last and (tail or self._partial):
             lines.append(self._whole(tail))
