@@ -38,9 +38,7 @@ class Ledger:
     oldest_queued_at: datetime | None
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(self).items()
-        }
+        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(self).items()}
 
 
 def ledger(conn: Connection, journals: Iterable[tuple[str, set[int]]]) -> Ledger:

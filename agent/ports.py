@@ -43,6 +43,8 @@ class Wire(Protocol):
 class Port(Protocol):
     """Where wires come from. `open` returns the next one, or None where none came for now."""
 
+    many: bool  # may there be several wires at once?
+
     def open(self) -> Wire | None: ...
     def close(self) -> None: ...
 
@@ -92,6 +94,8 @@ class _TcpWire:
 class _Listening:
     """The instrument calls us. It may call again before its last connection is known to be dead, so each call is a wire."""
 
+    many = True
+
     def __init__(self, host: str, number: int) -> None:
         self._name = f"listen://{host}:{number}"
         self._address = (host, number)
@@ -125,6 +129,8 @@ class _Listening:
 
 
 class _Calling:
+    many = False
+
     def __init__(self, host: str, number: int) -> None:
         self._name = f"socket://{host}:{number}"
         self._address = (host, number)
@@ -168,6 +174,8 @@ class _SerialWire:
 
 
 class _SerialPort:
+    many = False
+
     def __init__(self, address: str, settings: Serial) -> None:
         self._address, self._settings = address, settings
 

@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from .store.engine import writing
+from .store.engine import StoreUnavailable, writing
 
 Job = Callable[[Connection], None]
 
@@ -27,9 +27,11 @@ log = structlog.get_logger("chartbound.writer")
 class StoreWriter(threading.Thread):
     """Does jobs in the order they come. While the store is away they wait, and the journal goes on listening."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, prepare: Callable[[], None] = lambda: None) -> None:
+        """`prepare` is done before the first job, and again and again while the store is away."""
         super().__init__(name="store", daemon=True)
-        self._engine = engine
+        self._engine, self._prepare = engine, prepare
+        self._prepared = False
         self._jobs: deque[tuple[Job, Callable[[], None] | None]] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -73,8 +75,11 @@ class StoreWriter(threading.Thread):
                     return
                 batch = [self._jobs[i] for i in range(min(_BATCH, len(self._jobs)))]
             try:
+                if not self._prepared:
+                    self._prepare()
+                    self._prepared = True
                 self._commit(batch)
-            except (OperationalError, InterfaceError) as error:
+            except (OperationalError, InterfaceError, StoreUnavailable) as error:
                 self._say_away(error)
                 if self._stopping:
                     return
@@ -109,7 +114,8 @@ class StoreWriter(threading.Thread):
                     log.exception("a piece of work for the store failed", job=getattr(job, "__qualname__", str(job)))
         self.commits += 1
 
-    def _say_away(self, error: DBAPIError) -> None:
+    def _say_away(self, error: DBAPIError | StoreUnavailable) -> None:
+        cause = str(error.orig if isinstance(error, DBAPIError) else error)
         if not self.away:
-            log.error("the store cannot be written; listening goes on", cause=type(error.orig).__name__)
-        self.away = f"the store cannot be written: {error.orig}"
+            log.error("the store cannot be written; listening goes on", cause=cause)
+        self.away = f"the store cannot be written: {cause}"

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, select, update
 
-from .schema import delivery, event, instrument, ordered_test, report, specimen, unit
+from .schema import audit, delivery, event, instrument, report, specimen, unit
 
 STATES = (
     "received",
@@ -30,6 +30,17 @@ ReportRow = Row[Any]
 def is_settled(conn: Connection, journal: str, number: int) -> bool:
     query = select(unit.c.number).where(unit.c.journal == journal, unit.c.number == number)
     return conn.execute(query).first() is not None
+
+
+def settled_among(conn: Connection, journal: str, numbers: Sequence[int]) -> set[int]:
+    """Which of these units of the journal have a verdict."""
+    query = select(unit.c.number).where(unit.c.journal == journal, unit.c.number.in_(numbers))
+    return set(conn.execute(query).scalars())
+
+
+def settled_before(conn: Connection, journal: str, before: datetime) -> list[int]:
+    """The units of this journal that were settled before this time."""
+    return list(conn.execute(select(unit.c.number).where(unit.c.journal == journal, unit.c.settled_at < before)).scalars())
 
 
 def settled_numbers(conn: Connection, journal: str, since: int = 0) -> set[int]:
@@ -70,7 +81,7 @@ def count_found(conn: Connection, journal: str, number: int, *, reports: int, re
 def set_up(conn: Connection, agent: str, name: str, at: datetime) -> datetime:
     """Since when this agent hears this instrument; noted at the first time of asking."""
     query = select(instrument.c.set_up_at).where(instrument.c.agent == agent, instrument.c.name == name)
-    known = conn.execute(query).scalar()
+    known: datetime | None = conn.execute(query).scalar()
     if known is None:
         conn.execute(insert(instrument).values(agent=agent, name=name, set_up_at=at))
         return at
@@ -115,23 +126,21 @@ def filed_for(conn: Connection, specimen_id: int) -> Sequence[ReportRow]:
     ).all()
 
 
-def of_instrument_between(conn: Connection, instrument: str, since: datetime, until: datetime) -> Sequence[ReportRow]:
-    """Patient readings of this instrument whose own (corrected) or heard time falls into this span."""
-    when = func.coalesce(report.c.observed_at, report.c.heard_at)
+def of_instrument_since(conn: Connection, name: str, since: datetime) -> Sequence[ReportRow]:
+    """Readings of this instrument, of a patient or of unknown kind, that were heard since this time; duplicates left out."""
     return conn.execute(
         select(report).where(
-            report.c.instrument == instrument,
-            report.c.kind == "patient",
-            report.c.state.not_in(("duplicate", "unreadable", "superseded")),
-            when >= since,
-            when <= until,
+            report.c.instrument == name,
+            report.c.heard_at >= since,
+            report.c.kind.in_(("patient", "unknown")),
+            report.c.state != "duplicate",
         )
     ).all()
 
 
 def using_claim(conn: Connection, claims: Iterable[int]) -> Sequence[ReportRow]:
-    """The reports that a claim was evidence for."""
-    return conn.execute(select(report).where(report.c.claim.in_(list(claims)))).all()
+    """The reports that were filed on these claims."""
+    return conn.execute(select(report).where(report.c.claim.in_(list(claims)), report.c.state.in_(FILED))).all()
 
 
 def held(conn: Connection, *where: ColumnElement[bool]) -> Sequence[ReportRow]:
@@ -195,17 +204,30 @@ def deliveries_of(conn: Connection, reports: Sequence[int]) -> Sequence[Row[Any]
     return conn.execute(select(*columns).where(delivery.c.report.in_(reports)).order_by(delivery.c.id)).all()
 
 
-def placer_order_of(conn: Connection, specimen_row: int | None, codes: Iterable[str]) -> str:
-    """The placer's number of the first test on this specimen that one of these codes asks for."""
-    if specimen_row is None:
-        return ""
-    wanted = set(codes)
-    rows = conn.execute(
-        select(ordered_test.c.code, ordered_test.c.placer_order)
-        .where(ordered_test.c.specimen == specimen_row)
-        .order_by(ordered_test.c.placer_order, ordered_test.c.code)
-    ).all()
-    return next((row.placer_order for row in rows if row.code in wanted), rows[0].placer_order if rows else "")
+def messages_of(conn: Connection, report_id: int) -> list[dict[str, Any]]:
+    """The messages built for this report, as they go on the wire."""
+    rows = conn.execute(select(delivery).where(delivery.c.report == report_id).order_by(delivery.c.id)).all()
+    return [
+        {
+            "destination": row.destination,
+            "control_id": row.control_id,
+            "state": row.state,
+            "attempts": row.attempts,
+            "ack_code": row.ack_code,
+            "outcome": row.outcome,
+            "queued_at": row.queued_at.isoformat(),
+            "next_attempt_at": row.next_attempt_at.isoformat() if row.next_attempt_at else None,
+            "settled_at": row.settled_at.isoformat() if row.settled_at else None,
+            "message": bytes(row.body).decode("utf-8", "backslashreplace"),
+        }
+        for row in rows
+    ]
+
+
+def acts_on(conn: Connection, report_id: int) -> list[dict[str, Any]]:
+    """What people did with this report."""
+    rows = conn.execute(select(audit).where(audit.c.subject == f"result {report_id}").order_by(audit.c.id)).all()
+    return [{"at": row.at.isoformat(), "who": row.who, "act": row.act, **row.detail} for row in rows]
 
 
 def counts(conn: Connection) -> dict[str, int]:
@@ -237,12 +259,21 @@ def incomplete_units(conn: Connection, since: datetime) -> Sequence[Row[Any]]:
     ).all()
 
 
+def in_state(conn: Connection, state: str) -> Sequence[ReportRow]:
+    """The reports in this state, oldest first."""
+    return conn.execute(select(report).where(report.c.state == state).order_by(report.c.id).limit(1000)).all()
+
+
+def missing_sequence(conn: Connection, name: str, first: int, last: int) -> set[int]:
+    """Which of these running numbers were never heard from this instrument."""
+    query = select(report.c.sequence).where(report.c.instrument == name, report.c.sequence.between(first, last))
+    return set(range(first, last + 1)) - set(conn.execute(query).scalars())
+
+
 def held_critical(conn: Connection) -> Sequence[ReportRow]:
     return held(conn, report.c.critical)
 
 
-def held_for(conn: Connection, *, labels: Sequence[str] = (), instruments: Sequence[str] = ()) -> Sequence[ReportRow]:
-    """The held reports that a new order or claim may concern; every held one where nothing is named."""
-    if not labels and not instruments:
-        return held(conn)
-    return held(conn, or_(report.c.instrument.in_(instruments), and_(report.c.specimen.is_(None))))
+def held_on_claim(conn: Connection, instrument_name: str) -> Sequence[ReportRow]:
+    """The readings of this instrument that wait with a claim as evidence."""
+    return held(conn, report.c.instrument == instrument_name, report.c.claim.is_not(None))

@@ -167,6 +167,7 @@ report = Table(
     Column("why", Text, nullable=False, default=""),  # the reason in words, for a person
     Column("critical", Boolean, nullable=False, server_default=false()),
     Column("specimen", ForeignKey(specimen.c.id), index=True),
+    Column("tests", JSON, nullable=False),  # the ordered tests it is filed to: [placer order, code] each
     Column("claim", ForeignKey(claim.c.id), index=True),
     Column("evidence", JSON, nullable=False),  # the pieces of matching, in words of matching.Evidence
     Column("filler", String(20), nullable=False),  # ORC-3: the same on every resend and correction
@@ -177,6 +178,7 @@ report = Table(
     Index(None, "state", "id"),
     Index(None, "identity"),
     Index(None, "instrument", "sequence"),
+    Index(None, "instrument", "heard_at"),
 )
 
 delivery = Table(  # one row per report, version and destination; the bytes never change

@@ -1,0 +1,77 @@
+"""From the journal to the store: every unit gets its verdict, in the order heard, once.
+
+The judge keeps no list of what is waiting. It asks which units of the journal the store has not settled, so that a start
+after a crash, a store that was away for a day and the next unit of a quiet morning all go the same way.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+from sqlalchemy import Connection
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from .journal_file import Heard, JournalReader
+from .store import results
+from .verdict import Verdicts
+from .writer import StoreWriter
+
+_UNITS_A_TURN = 50  # then delivery outcomes and other work get their turn
+
+log = structlog.get_logger("chartbound.judge")
+
+
+class Judge:
+    """Settles the units of one journal through the store's writing thread."""
+
+    def __init__(self, journal: JournalReader, verdicts: Verdicts, writer: StoreWriter, queued: Callable[[], None]) -> None:
+        self._journal, self._verdicts, self._writer, self._queued = journal, verdicts, writer, queued
+        self._lock = threading.Lock()
+        self._asked = False
+        self._done = 0  # every unit up to this number is settled for certain
+        self._reached = 0  # the same, once the transaction under way is committed
+        self._more = False
+        self.failed: set[int] = set()  # units at which the program failed: kept, shown, tried again at the next start
+
+    def look(self) -> None:
+        """There may be something new: settle it soon."""
+        with self._lock:
+            if self._asked:
+                return
+            self._asked = True
+        self._writer.submit(self._turn, self._committed)
+
+    def _turn(self, conn: Connection) -> None:
+        with self._lock:
+            self._asked = False
+        self._reached, self._more = self._done, False
+
+        def settled(numbers: Sequence[int]) -> set[int]:
+            return results.settled_among(conn, self._journal.id, numbers)
+
+        for count, unit in enumerate(self._journal.unsettled(settled, after=self._done)):
+            if count == _UNITS_A_TURN:
+                self._more = True
+                return
+            self._settle(conn, unit)
+            self._reached = unit.number
+
+    def _settle(self, conn: Connection, unit: Heard) -> None:
+        savepoint = conn.begin_nested()
+        try:
+            self._verdicts.settle(conn, self._journal.id, unit)
+            savepoint.commit()
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:
+            savepoint.rollback()
+            self.failed.add(unit.number)
+            log.exception("a unit could not be settled; it is kept", journal=self._journal.id, unit=unit.number)
+
+    def _committed(self) -> None:
+        self._done = max(self._done, self._reached)
+        self._queued()
+        if self._more:
+            self.look()

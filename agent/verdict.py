@@ -1,0 +1,192 @@
+"""The verdict on a unit, in one store transaction: reports, match or hold, messages for the chart, and what happened.
+
+    unit ── driver.parse ──▶ reports ── matching ──▶ match | hold ── charting ──▶ report, delivery and event rows
+
+Doing a unit again counts nothing: its key is in the store. Holds are looked at again when an order, a claim or a person's act
+arrives (`review`), by the same steps and the report's own times, so that the same journal gives the same verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+from sqlalchemy import Connection
+
+from ..config.catalog import Catalog
+from ..config.site import Instrument, Site
+from ..drivers.driver import Driver, UnreadableReport
+from ..drivers.report import Report, SampleKind
+from . import body, filing, readings, worklist
+from .charting import Origin
+from .evidence import Reason, clock_doubt
+from .journal_file import Heard
+from .matching import Hold, Match, decide
+from .store import results
+
+log = structlog.get_logger("chartbound.verdict")
+
+_LONGEST_GAP = 1000  # more missing numbers than that is a counter that was set anew
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Decides on units and held reports for one site."""
+
+    site: Site
+    catalog: Catalog
+    agent: str
+
+    def settle(self, conn: Connection, journal: str, unit: Heard) -> None:
+        """Give this unit its verdict, unless it has one."""
+        if results.is_settled(conn, journal, unit.number):
+            return
+        results.settle(
+            conn,
+            journal=journal,
+            number=unit.number,
+            instrument=unit.instrument,
+            heard_at=unit.heard_at,
+            at=datetime.now(UTC),
+            incomplete=unit.incomplete,
+        )
+        if unit.incomplete:
+            return
+        instrument = self.site.instrument(unit.instrument)
+        if instrument is None:
+            hint = f"the site file no longer names {unit.instrument}; name it again, with its driver, and restart"
+            self._unreadable(conn, journal, unit, "", UnreadableReport("the unit", hint))
+            return
+        driver = instrument.loaded
+        try:
+            reports = _parse(driver, unit.data, instrument)
+        except UnreadableReport as why:
+            self._unreadable(conn, journal, unit, driver.name, why)
+            return
+        self._judge_all(conn, journal, unit, instrument, reports)
+
+    def review(self, conn: Connection, report_ids: Iterable[int]) -> None:
+        """Look at these reports again: something that bears on them has changed."""
+        for report_id in report_ids:
+            row = results.by_id(conn, report_id)
+            if row is None or row.state not in ("held", "dismissed", "received"):
+                continue
+            instrument = self.site.instrument(row.instrument)
+            if instrument is not None:
+                self._judge(conn, row, instrument)
+
+    def review_held(self, conn: Connection) -> None:
+        """Look at every held report again: an order or a claim has come."""
+        self.review(conn, [row.id for row in results.held(conn)])
+
+    def _judge_all(
+        self, conn: Connection, journal: str, unit: Heard, instrument: Instrument, reports: Sequence[Report]
+    ) -> None:
+        driver = instrument.loaded
+        keys = [readings.identity_key(self.agent, instrument, report) for report in reports]
+        contents = [body.content(report) for report in reports]
+        known: set[tuple[str, str]] = set()
+        if driver.memory:
+            known = results.known_contents(conn, (key for key in keys if key))
+        new: list[int] = []
+        for ordinal, (report, key, content) in enumerate(zip(reports, keys, contents, strict=True)):
+            if key and (key, content) in known:
+                continue
+            self._note_gap(conn, instrument, report, unit.heard_at)
+            read = readings.reading(report, instrument, unit.heard_at, self.site.zone, self.catalog)
+            new.append(
+                results.add(
+                    conn,
+                    {
+                        "journal": journal,
+                        "unit": unit.number,
+                        "ordinal": ordinal,
+                        "agent": self.agent,
+                        "instrument": instrument.name,
+                        "driver": driver.name,
+                        "heard_at": unit.heard_at,
+                        "observed_at": read.observed_at,
+                        "clock_offset": read.clock_offset.total_seconds() if read.clock_offset is not None else None,
+                        "kind": report.kind.value,
+                        "identity": key,
+                        "content": content,
+                        "sequence": report.sequence,
+                        "state": "received",
+                        "critical": readings.is_critical(report, driver.name, self.catalog),
+                        "evidence": [],
+                        "tests": [],
+                        "filler": Origin(journal, unit.number, ordinal).filler(),
+                        "body": body.to_json(report),
+                    },
+                )
+            )
+        results.count_found(conn, journal, unit.number, reports=len(new), rereads=len(reports) - len(new))
+        for report_id in new:
+            row = results.by_id(conn, report_id)
+            if row is not None:
+                self._judge(conn, row, instrument)
+        # A second reading since a claim makes the first one doubtful too, unless a person has confirmed it already.
+        self.review(conn, [row.id for row in results.held_on_claim(conn, instrument.name) if row.id not in new])
+
+    def _judge(self, conn: Connection, row: results.ReportRow, instrument: Instrument) -> None:
+        report = body.from_json(row.body)
+        if problem := report.problem or readings.foreign(report, instrument):
+            filing.keep(conn, row, filing.Unreadable(problem))
+            return
+        read = readings.reading(report, instrument, row.heard_at, self.site.zone, self.catalog)
+        rules = readings.rules(self.site, instrument, results.set_up(conn, row.agent, instrument.name, row.heard_at))
+        verdict = decide(read, worklist.of(conn, row, read), rules)
+        if isinstance(verdict, Match):
+            problem = filing.file(conn, self.site, self.catalog, row, read, verdict, clock_doubt(read, rules))
+            if not problem:
+                return
+            verdict = Hold(Reason.NOT_CONFORMANT, problem)
+        filing.keep(conn, row, verdict)
+
+    def _note_gap(self, conn: Connection, instrument: Instrument, report: Report, at: datetime) -> None:
+        """Numbers that the instrument has counted and that were not heard."""
+        if report.sequence is None or instrument.loaded.memory:
+            return
+        last = results.last_sequence(conn, self.agent, instrument.name)
+        if last is not None and 1 < report.sequence - last <= _LONGEST_GAP:
+            detail = {"instrument": instrument.name, "from": last + 1, "to": report.sequence - 1}
+            results.log(conn, None, "sequence_gap", at, detail)
+
+    def _unreadable(self, conn: Connection, journal: str, unit: Heard, driver: str, why: UnreadableReport) -> None:
+        report = Report(SampleKind.UNKNOWN, (), problem=str(why))
+        results.count_found(conn, journal, unit.number, reports=1, rereads=0)
+        report_id = results.add(
+            conn,
+            {
+                "journal": journal,
+                "unit": unit.number,
+                "ordinal": 0,
+                "agent": self.agent,
+                "instrument": unit.instrument,
+                "driver": driver,
+                "heard_at": unit.heard_at,
+                "kind": report.kind.value,
+                "content": body.content(report),
+                "state": "unreadable",
+                "why": str(why),
+                "evidence": [],
+                "tests": [],
+                "filler": Origin(journal, unit.number, 0).filler(),
+                "body": body.to_json(report),
+            },
+        )
+        results.log(conn, report_id, "settled", unit.heard_at, {"state": "unreadable", "why": str(why)})
+
+
+def _parse(driver: Driver, data: bytes, instrument: Instrument) -> list[Report]:
+    try:
+        return driver.parse(data, instrument.options)
+    except UnreadableReport:
+        raise
+    except Exception as error:
+        # A driver, perhaps the site's own, that fails on a text must not stop the others. The bytes stay.
+        log.exception("a driver failed", driver=driver.name)
+        hint = f"the driver failed ({type(error).__name__}); keep the bytes and report them"
+        raise UnreadableReport("the unit", hint) from error

@@ -1,0 +1,151 @@
+"""What the store knows that bears on one reading: the specimens, claims and earlier results that matching weighs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from . import body
+from .evidence import (
+    Assignment,
+    Claim,
+    Confirmation,
+    EarlierVersion,
+    Entry,
+    Filed,
+    Neighbour,
+    Reading,
+    Reason,
+    Release,
+    Worklist,
+)
+from .store import results, specimens
+from .store.specimens import ClaimRow, Registered
+
+_CLAIM_REACH = timedelta(hours=24)  # before the test: an older claim can take nothing and disagree with nothing
+ACTS = ("confirmed", "assigned", "released")
+
+
+def of(conn: Connection, row: results.ReportRow, reading: Reading) -> Worklist:
+    """Gather the worklist of this report, as evidence.Worklist describes it."""
+    earlier = [one for one in results.of_identity(conn, row.identity) if one.id < row.id] if row.identity else []
+    own = {row.id, *(one.id for one in earlier)}
+    acts = standing_acts(conn, row.id) if row.state != "received" else {}
+    claims = _claims(conn, row, reading)
+    found = {one.id: one for one in _candidates(conn, reading, claims, acts)}
+    labels = {one.id: one.specimen.specimen_id for one in found.values()}
+    used = {one.claim for one in results.using_claim(conn, [claim.id for claim in claims]) if one.id not in own}
+    return Worklist(
+        specimens=tuple(Entry(one.specimen, one.registered_at) for one in found.values()),
+        claims=tuple(_claim(claim, labels[claim.specimen], claim.id in used) for claim in claims),
+        neighbours=_neighbours(conn, row, claims, own),
+        filed=tuple(
+            Filed(labels[specimen], placer_order, code)
+            for specimen in found
+            for one in results.filed_for(conn, specimen)
+            if one.id not in own
+            for placer_order, code in one.tests
+        ),
+        earlier=tuple(_earlier(conn, one) for one in earlier),
+        confirmation=_confirmation(acts.get("confirmed")),
+        assignment=_assignment(acts.get("assigned")),
+        release=_release(acts.get("released")),
+    )
+
+
+def standing_acts(conn: Connection, report_id: int) -> dict[str, dict[str, Any]]:
+    """What people have said of this report and not undone: the newest of each kind, with the id of its event."""
+    standing: dict[str, dict[str, Any]] = {}
+    for event in results.events_of(conn, report_id):
+        if event.what in ACTS:
+            standing[event.what] = {"event": event.id, **event.detail}
+        elif event.what == "undone":
+            standing = {what: said for what, said in standing.items() if said["event"] != event.detail["event"]}
+    return standing
+
+
+def _claims(conn: Connection, row: results.ReportRow, reading: Reading) -> list[ClaimRow]:
+    when = min(reading.observed_at or row.heard_at, row.heard_at)
+    return specimens.claims_between(conn, row.instrument, when - _CLAIM_REACH, row.heard_at)
+
+
+def _candidates(
+    conn: Connection, reading: Reading, claims: Iterable[ClaimRow], acts: dict[str, dict[str, Any]]
+) -> Iterable[Registered]:
+    report = reading.report
+    if report.specimen_id:
+        yield from _some(specimens.by_label(conn, report.specimen_id.strip()))
+    if report.order_number:
+        yield from specimens.by_order_number(conn, report.order_number.strip())
+        yield from _some(specimens.by_label(conn, report.order_number.strip()))  # of an EKG the order is what is labelled
+    if report.patient_id:
+        yield from specimens.of_patient(conn, report.patient_id.strip())
+    for claim in claims:
+        yield from _some(specimens.by_id(conn, claim.specimen))
+    for said in acts.values():
+        yield from _some(specimens.by_label(conn, said.get("specimen_id", "")))
+
+
+def _some(found: Registered | None) -> list[Registered]:
+    return [] if found is None else [found]
+
+
+def _neighbours(conn: Connection, row: results.ReportRow, claims: list[ClaimRow], own: set[int]) -> tuple[Neighbour, ...]:
+    if not claims:
+        return ()
+    since = min(claim.started_at for claim in claims) - timedelta(minutes=1)  # a clock of minutes shows the minute's start
+    return tuple(
+        Neighbour(
+            heard_at=one.heard_at,
+            observed_at=one.observed_at,
+            precision=body.from_json(one.body).precision,
+            same_read=(one.journal, one.unit) == (row.journal, row.unit),
+        )
+        for one in results.of_instrument_since(conn, row.instrument, since)
+        if one.id not in own
+    )
+
+
+def _claim(claim: ClaimRow, label: str, used: bool) -> Claim:
+    return Claim(
+        id=claim.id,
+        specimen_id=label,
+        instrument=claim.instrument,
+        started_at=claim.started_at,
+        expires_at=claim.expires_at,
+        ended_at=claim.ended_at,
+        used=used,
+    )
+
+
+def _earlier(conn: Connection, row: results.ReportRow) -> EarlierVersion:
+    filed_to = specimens.by_id(conn, row.specimen) if row.specimen and row.state in results.FILED else None
+    return EarlierVersion(
+        id=row.id,
+        report=body.from_json(row.body),
+        state=row.state,
+        version=row.version,
+        filed_to=filed_to.specimen.specimen_id if filed_to else "",
+    )
+
+
+def _confirmation(said: dict[str, Any] | None) -> Confirmation | None:
+    return Confirmation(said["specimen_id"], said["who"]) if said else None
+
+
+def _assignment(said: dict[str, Any] | None) -> Assignment | None:
+    if said is None:
+        return None
+    return Assignment(
+        said["specimen_id"], said["last_name"], said["first_name"], date.fromisoformat(said["birth_date"]), said["who"]
+    )
+
+
+def _release(said: dict[str, Any] | None) -> Release | None:
+    if said is None:
+        return None
+    reasons = frozenset(Reason(name) for name in said["reasons"])
+    return Release(reasons, said["last_name"], said["first_name"], date.fromisoformat(said["birth_date"]), said["who"])
