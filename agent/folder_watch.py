@@ -71,7 +71,7 @@ class _Hints:
                 if event.event_type in _HINTS:
                     hint.set()
 
-        logging.getLogger("watchdog").setLevel(logging.ERROR)  # it warns of events that come while it is being stopped
+        logging.getLogger("watchdog").setLevel(logging.CRITICAL)  # it reports events that come while it is being stopped
         observer = Observer()
         try:
             observer.schedule(Hint(), str(self._path), recursive=False)
