@@ -52,12 +52,14 @@ class HostDrivenLink:
     """A `Link` that asks all questions in order every `poll_seconds`.
 
     An answer that has been silent for `patience` seconds is asked for again, `attempts` times in all. While no meter is docked
-    the first question is asked every few seconds, and its silence is not an event.
+    the first question is asked every few seconds, and its silence is not an event. After a damaged answer the line must have
+    been silent for `quiet` seconds, or the rest of it would be taken for the next answer.
     """
 
     questions: tuple[Question, ...]
     poll_seconds: float
     patience: float = 2.0
+    quiet: float = 0.5
     attempts: int = 3
     deadline: float | None = field(default=0.0, init=False)
     _state: _State = field(default=_State.RESTING, init=False)
@@ -150,11 +152,11 @@ class HostDrivenLink:
         number = len(self._lines)
         events.append(Trouble(what, f"line {number} of answer {len(self._answers) + 1} is damaged or not the one asked for"))
         self._state = _State.DRAINING
-        self.deadline = now + self.patience
+        self.deadline = now + self.quiet
 
     def _ignore(self, now: float, events: list[Event]) -> None:
         if self._state is _State.DRAINING:
-            self.deadline = now + self.patience
+            self.deadline = now + self.quiet
         elif self._rest.strip(b"\r\n" + _FILLER) and not self._noisy:
             self._noisy = True
             events.append(Trouble("noise", "the meter spoke without being asked"))

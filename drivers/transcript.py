@@ -2,7 +2,8 @@ r"""A wire transcript: what an instrument and its host said to each other, as pl
 
 `<` is what the instrument said, `>` what the host said, control characters are written by their ASCII names::
 
-    # captured: no, composed after the vendor's text
+    # evidence: composed
+    # source: the vendor's manual, or which instrument it was captured from
     # driver: dca_vantage
     < ENQ
     > ACK

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
-_STALL = 3.0  # seconds
 _ACK = b"\x06"
 CLOCK_ERROR = timedelta(minutes=63)  # an hour of summer time and a little drift
 
@@ -59,6 +58,7 @@ class FaultyWire:
     fault: Fault | None = None
     times: int = 1
     seed: int = 0
+    stall_seconds: float = 3.0
     _held: bytes = field(default=b"", init=False)
     _rng: random.Random = field(init=False)
 
@@ -114,7 +114,7 @@ class FaultyWire:
 
     def _stall(self, data: bytes) -> list[Deed]:
         half = len(data) // 2
-        return [Send(data[:half]), Pause(_STALL), Send(data[half:])] if half else []
+        return [Send(data[:half]), Pause(self.stall_seconds), Send(data[half:])] if half else []
 
     def _unplug(self, data: bytes) -> list[Deed]:
         half = len(data) // 2

@@ -17,7 +17,7 @@ from typing import Protocol
 import serial
 
 _LOOK = 0.05  # seconds between two looks at a wire that nobody has opened yet
-_SETTLE = 0.2  # seconds that a host takes from opening a terminal to setting it
+_SETTLE = 0.2  # seconds that a host takes to set up what it has opened: pyserial first throws away what was said before
 
 
 class Wire(Protocol):
@@ -69,6 +69,7 @@ class TcpWire:
             if self._server is None:
                 time.sleep(_LOOK)  # a refused connection fails at once
             return False
+        time.sleep(_SETTLE)
         return True
 
     def read(self, seconds: float) -> bytes | None:

@@ -1,5 +1,7 @@
 """The CLINITEK Status line: columns that line up are read as they stand, and nothing else is anyone's result."""
 
+# ruff: noqa: DTZ001 - an instrument's clock knows no zone
+
 from __future__ import annotations
 
 import random
@@ -16,7 +18,7 @@ from chartbound.drivers.link import Unit
 from chartbound.drivers.report import Report, SampleKind
 from chartbound.simulators.clinitek_status import SIMULATOR, samples
 from chartbound.simulators.clinitek_status import line as printed
-from chartbound.simulators.conversation import Conversation
+from chartbound.simulators.in_memory import converse
 from chartbound.simulators.peer import SimulatedTest
 
 MDY = ClinitekOptions(date_order="mdy")
@@ -175,7 +177,7 @@ def test_hostile_bytes_raise_nothing_else(data: bytes) -> None:
 
 def test_what_the_simulator_prints_is_read_back() -> None:
     tests = samples(20, NOON, random.Random(3))
-    events = Conversation(connect(MDY, Contact()), SIMULATOR.peer(tests, NOON)).run(5.0)
+    events = converse(connect(MDY, Contact()), SIMULATOR.peer(tests, NOON))
     reports = [one(event.data) for event in events if isinstance(event, Unit)]
     assert [(r.observed_at, r.specimen_id, r.sequence, r.operator) for r in reports] == [
         (test.at, test.specimen_id, test.sequence, test.operator) for test in tests
