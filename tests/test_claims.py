@@ -100,6 +100,10 @@ def test_a_claim_that_is_over_or_used_takes_nothing(change: dict[str, object]) -
     held(decide(reading(), Worklist((ENTRY,), (claim(**change),), confirmation=YES), RULES), Reason.NO_SPECIMEN)  # type: ignore[arg-type]
 
 
+def test_a_claim_takes_a_reading_of_its_last_instant() -> None:
+    matched(decide(reading(), Worklist((ENTRY,), (claim(expires_at=NINE + MINUTE),), confirmation=YES), RULES))
+
+
 def test_a_claim_for_another_instrument_takes_nothing() -> None:
     held(decide(reading(), Worklist((ENTRY,), (claim(instrument="urine-1"),), confirmation=YES), RULES), Reason.NO_SPECIMEN)
 

@@ -221,6 +221,13 @@ def test_a_specimen_with_its_result_is_not_open_any_more() -> None:
     assert matched(decide(stated, worklist, RULES)).specimen.specimen_id == "F-2"
 
 
+def test_a_patient_id_passes_over_cancelled_specimens() -> None:
+    stated = reading(patient_id="M1", birth_date=ANA.birth_date)
+    held(decide(stated, Worklist((entry("F-1", cancelled=True),)), RULES), Reason.NO_SPECIMEN)
+    worklist = Worklist((entry("F-1", cancelled=True), entry("F-2")))
+    assert matched(decide(stated, worklist, RULES)).specimen.specimen_id == "F-2"
+
+
 def test_a_patient_id_finds_orders_of_its_window_only() -> None:
     old = entry(THEIRS, ANA, replace(GLUCOSE, ordered_at=NINE - timedelta(hours=25)))
     stated = reading(patient_id="M1", birth_date=ANA.birth_date)
@@ -439,6 +446,11 @@ def test_a_release_waives_a_doubtful_clock_for_the_patient_it_names() -> None:
     assert any("CLOCK_DOUBTFUL released by kim" in words for words in match.evidence)
     other = replace(release(Reason.CLOCK_DOUBTFUL), birth_date=date(1961, 3, 6))
     held(decide(doubtful, replace(worklist, release=other), RULES), Reason.IDENTITY_CONFLICT)
+
+
+def test_an_assigned_result_is_not_released_for_somebody_else() -> None:
+    worklist = Worklist((ENTRY,), assignment=ASSIGNED, release=replace(release(Reason.IMPLAUSIBLE), last_name="Roe"))
+    held(decide(replace(reading(), implausible=("GLU",)), worklist, RULES), Reason.IMPLAUSIBLE)
 
 
 def test_a_release_waives_only_what_the_person_was_shown() -> None:
