@@ -300,15 +300,13 @@ def _obx(number: int, observation: ChartObservation, common: _Common) -> str:
 
 def _identifier(observation: ChartObservation, profile: Profile) -> str:
     """OBX-3: LOINC and the instrument's own code, in the profile's order."""
-    if len(observation.loinc) + len(observation.vendor_code) > 40:  # 20 each at most: CE.1
-        values.within("OBX-3.1", observation.loinc, profile)
-        values.within("OBX-3.4", observation.vendor_code, profile)
     loinc = vendor = ""
     if observation.loinc:
-        loinc = f"{er7.escape(observation.loinc)}^{er7.escape(values.short_name(observation.loinc_name))}^LN"
+        name = er7.escape(values.short_name(observation.loinc_name))
+        loinc = f"{values.within('OBX-3.1', observation.loinc, profile)}^{name}^LN"
     if observation.vendor_code:
         name = er7.escape(values.short_name(observation.vendor_name))
-        vendor = f"{er7.escape(observation.vendor_code)}^{name}^{profile.local_coding_system}"
+        vendor = f"{values.within('OBX-3.4', observation.vendor_code, profile)}^{name}^{profile.local_coding_system}"
     if loinc and vendor:
         return f"{loinc}^{vendor}" if profile.code_order == "loinc_first" else f"{vendor}^{loinc}"
     if not (loinc or vendor):

@@ -19,6 +19,31 @@ Er7Name = Annotated[str, Field(max_length=227, pattern=r"^[^|~\\\x00-\x1f\x7f]*$
 
 CODECS = {"UNICODE UTF-8": "utf-8", "8859/1": "iso8859-1", "8859/15": "iso8859-15", "ASCII": "ascii", "": "ascii"}  # table 0211
 
+_CAPILLARY = {"BLDC": "BLD/SCT:122554006"}  # what the catalog calls capillary blood
+
+# Longest texts in characters, before escaping; a profile's [lengths] goes first.
+LENGTHS = {
+    "MSH-10": 20,  # 2.15.9.10
+    "PID-3.1": 250,
+    "PID-5.1": 194,  # FN
+    "OBR-2": 75,  # EI.1 is 199 and the field 22 [2.5.1]; placers in the field use up to 30 and more
+    "OBR-3": 75,
+    "OBR-4.1": 64,  # CE.1 is 20; but the order said it, so its sender takes it
+    "OBX-3.1": 20,
+    "OBX-3.4": 20,
+    "OBX-4": 20,
+    "OBX-6": 20,
+    "OBX-7": 60,
+    "SPM-2": 199,  # EI.1
+    "SPM-4": 20,  # CWE.1
+    "NM": 16,  # 2.A.47
+    "SN": 15,  # SN.2 and SN.4, 2.A.70
+    "ST": 199,  # 2.A.75
+    "CWE": 199,  # CWE.2
+    "TX": 65536,
+    "FT": 65536,
+}
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,7 +100,7 @@ class Profile(_Model):
     document_form: Literal["application^pdf", "AP^PDF"] = "application^pdf"
 
     specimen_in: Literal["SPM", "OBR-15", "none"] = "SPM"
-    specimen_types: dict[str, str] = Field(default_factory=lambda: {"BLDC": "BLD/SCT:122554006"})
+    specimen_types: dict[str, str] = Field(default_factory=lambda: dict(_CAPILLARY))
     performing_site_in: Literal["OBX-23", "OBX-15", "none"] = "OBX-23"
     performing_site: Site = Site()
     lengths: dict[str, Annotated[int, Field(gt=0)]] = Field(default_factory=dict)
@@ -92,6 +117,11 @@ class Profile(_Model):
     def _table_0123_has_no_w(cls, theirs: dict[str, str]) -> dict[str, str]:
         return {"W": "C"} | theirs
 
+    @field_validator("specimen_types")
+    @classmethod
+    def _table_0487_has_no_bldc(cls, theirs: dict[str, str]) -> dict[str, str]:
+        return _CAPILLARY | theirs
+
     @model_validator(mode="after")
     def _fits_its_version(self) -> Self:
         """Refuse what the named version has no place for, all at once."""
@@ -103,6 +133,7 @@ class Profile(_Model):
                 problems.append(f'version {self.version} has no OBX-23: performing_site_in = "OBX-15"')
             if self.coded_type == "CWE":
                 problems.append(f'version {self.version} has no CWE in OBX-2: coded_type = "CE"')
+        problems += [f"lengths: {name} is none of {', '.join(LENGTHS)}" for name in self.lengths if name not in LENGTHS]
         for key, known, table in (
             ("result_status", "FCPXW", self.result_status),
             ("observation_status", "FCPXW", self.observation_status),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from . import er7
-from .profile import Profile
+from .profile import LENGTHS, Profile
 
 
 class NotConformant(Exception):
@@ -24,29 +24,7 @@ class NotConformant(Exception):
         self.hint = hint
 
 
-# Longest texts in characters, before escaping; a profile's [lengths] goes first.
-LENGTHS = {
-    "MSH-10": 20,  # 2.15.9.10
-    "PID-3.1": 250,
-    "PID-5.1": 194,  # FN
-    "OBR-2": 75,  # EI.1 is 199 and the field 22 [2.5.1]; placers in the field use up to 30 and more
-    "OBR-3": 75,
-    "OBR-4.1": 20,  # CE.1
-    "OBX-3.1": 20,
-    "OBX-3.4": 20,
-    "OBX-4": 20,
-    "OBX-6": 20,
-    "OBX-7": 60,
-    "SPM-2": 199,  # EI.1
-    "SPM-4": 20,  # CWE.1
-    "NM": 16,  # 2.A.47
-    "SN": 15,  # SN.2 and SN.4, 2.A.70
-    "ST": 199,  # 2.A.75
-    "CWE": 199,  # CWE.2
-    "TX": 65536,
-    "FT": 65536,
-}
-_SHORT = 15  # no length above is smaller, so most texts need no look into the table
+_SHORT = 15  # no length by default is smaller, so most texts need no look into the table
 _NAME_LENGTH = 199  # CE.2
 
 _NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)"

@@ -173,6 +173,7 @@ def test_a_value_goes_as_it_was_said(said: dict[str, Any], wire: tuple[str, str]
         ({"status": "Q"}, "OBX-11"),
         ({"loinc": "", "vendor_code": ""}, "OBX-3"),
         ({"sub_id": "x" * 21}, "OBX-4"),
+        ({"vendor_code": "x" * 21}, "OBX-3.4"),
     ],
 )
 def test_what_hl7_cannot_carry_is_refused_with_its_place(said: dict[str, Any], where: str) -> None:
@@ -281,6 +282,12 @@ def test_a_profile_decides_codes_units_and_acknowledgment() -> None:
     assert fields(message, "MSH")[14:16] == ["AL", "AL"]
 
 
+def test_a_sites_own_codes_stand_beside_the_defaults() -> None:
+    profile = load('[result_status]\nP = "I"\n[specimen_types]\nUR = "URINE"\n')
+    assert profile.result_status == {"W": "C", "P": "I"}
+    assert profile.specimen_types == {"BLDC": "BLD/SCT:122554006", "UR": "URINE"}
+
+
 def test_the_shipped_profile_is_the_default_and_explains_every_key() -> None:
     text = (files("chartbound") / "config" / "profiles" / "default.toml").read_text(encoding="utf-8")
     assert load(text) == Profile()
@@ -290,7 +297,14 @@ def test_the_shipped_profile_is_the_default_and_explains_every_key() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"version": "2.4"}, {"version": "2.7"}, {"versoin": "2.4"}, {"result_status": {"Q": "F"}}, {"receiving_facility": "A|B"}],
+    [
+        {"version": "2.4"},
+        {"version": "2.7"},
+        {"versoin": "2.4"},
+        {"result_status": {"Q": "F"}},
+        {"lengths": {"OBR2": 5}},
+        {"receiving_facility": "A|B"},
+    ],
 )
 def test_a_profile_that_cannot_work_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
