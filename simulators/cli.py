@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..drivers.report import SampleKind
-from . import peer
+from . import ehr, peer
 from .faults import Fault
 
 app = typer.Typer(help="Simulated instruments, order feed and EHR.", no_args_is_help=True, add_completion=False)
@@ -21,8 +21,11 @@ def _group() -> None:
     """Simulated instruments, order feed and EHR."""
 
 
+app.command("ehr")(ehr.command)
+
+
 @app.command()
-def instrument(  # noqa: PLR0917 - Typer names them all
+def instrument(
     driver: Annotated[str, typer.Argument(help="The driver whose instrument is simulated.")],
     port: Annotated[str, typer.Option(help="pty | listen://HOST:PORT | socket://HOST:PORT | a serial port")],
     count: Annotated[int, typer.Option(min=0, help="How many tests it reports.")] = 1,
