@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -24,15 +25,15 @@ GLUCOSE = OrderedTest("82947", placer_order="P1", ordered_at=NINE)
 OURS, THEIRS = issue(1), "F-100"
 
 
-def entry(label: str = THEIRS, patient: Patient = ANA, *tests: OrderedTest, **more: object) -> Entry:
+def entry(label: str = THEIRS, patient: Patient = ANA, *tests: OrderedTest, **more: Any) -> Entry:
     specimen = Specimen(label, patient, tests or (GLUCOSE,), issued=label.startswith("C"))
-    return Entry(replace(specimen, **more), NINE)  # type: ignore[arg-type]
+    return Entry(replace(specimen, **more), NINE)
 
 
-def reading(**stated: object) -> Reading:
+def reading(**stated: Any) -> Reading:
     fields = {"kind": SampleKind.PATIENT, "observations": (Observation("GLU", "101", "mg/dL"),), **stated}
     return Reading(
-        Report(**fields),  # type: ignore[arg-type]
+        Report(**fields),
         METER,
         heard_at=NINE + 2 * MINUTE,
         stated_at=NINE + MINUTE,
@@ -41,9 +42,9 @@ def reading(**stated: object) -> Reading:
     )
 
 
-def claim(label: str = THEIRS, start: datetime = NINE, number: int = 1, **more: object) -> Claim:
+def claim(label: str = THEIRS, start: datetime = NINE, number: int = 1, **more: Any) -> Claim:
     made = Claim(number, label, METER, start, start + 15 * MINUTE)
-    return replace(made, **more)  # type: ignore[arg-type]
+    return replace(made, **more)
 
 
 ENTRY = entry()
@@ -96,8 +97,8 @@ def test_a_result_heard_before_the_claim_is_not_taken_even_within_the_minute() -
 
 
 @pytest.mark.parametrize("change", [{"expires_at": NINE + timedelta(seconds=30)}, {"ended_at": NINE}, {"used": True}])
-def test_a_claim_that_is_over_or_used_takes_nothing(change: dict[str, object]) -> None:
-    held(decide(reading(), Worklist((ENTRY,), (claim(**change),), confirmation=YES), RULES), Reason.NO_SPECIMEN)  # type: ignore[arg-type]
+def test_a_claim_that_is_over_or_used_takes_nothing(change: dict[str, Any]) -> None:
+    held(decide(reading(), Worklist((ENTRY,), (claim(**change),), confirmation=YES), RULES), Reason.NO_SPECIMEN)
 
 
 def test_a_claim_takes_a_reading_of_its_last_instant() -> None:
@@ -143,7 +144,7 @@ def test_two_claims_within_one_minute_of_the_clock_are_not_guessed_between() -> 
 
 # --- clocks ------------------------------------------------------------------------------------------------------------------
 
-DOUBTS = [
+DOUBTS: list[dict[str, Any]] = [
     {"stated_at": None},
     {"clock_doubtful": True},
     {"clock_offset": 6 * MINUTE, "stated_at": NINE + 7 * MINUTE},
@@ -153,16 +154,16 @@ DOUBTS = [
 
 
 @pytest.mark.parametrize("doubt", DOUBTS)
-def test_a_doubtful_clock_holds_where_time_is_evidence(doubt: dict[str, object]) -> None:
+def test_a_doubtful_clock_holds_where_time_is_evidence(doubt: dict[str, Any]) -> None:
     worklist = replace(CLAIMED, confirmation=YES)
-    held(decide(replace(reading(), **doubt), worklist, RULES), Reason.CLOCK_DOUBTFUL)  # type: ignore[arg-type]
-    by_patient = replace(reading(patient_id="M1", birth_date=ANA.birth_date), **doubt)  # type: ignore[arg-type]
+    held(decide(replace(reading(), **doubt), worklist, RULES), Reason.CLOCK_DOUBTFUL)
+    by_patient = replace(reading(patient_id="M1", birth_date=ANA.birth_date), **doubt)
     held(decide(by_patient, Worklist((ENTRY,)), RULES), Reason.CLOCK_DOUBTFUL)
 
 
 @pytest.mark.parametrize("doubt", DOUBTS)
-def test_a_doubtful_clock_does_not_hold_a_label(doubt: dict[str, object]) -> None:
-    stated = replace(reading(specimen_id=OURS), **doubt)  # type: ignore[arg-type]
+def test_a_doubtful_clock_does_not_hold_a_label(doubt: dict[str, Any]) -> None:
+    stated = replace(reading(specimen_id=OURS), **doubt)
     matched(decide(stated, Worklist((entry(OURS),)), RULES))
     matched(decide(stated, Worklist((entry(OURS),), (claim(OURS),)), RULES))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -37,15 +38,15 @@ GLUCOSE = OrderedTest("82947", placer_order="P1", ordered_at=NINE)
 OURS, THEIRS = issue(1), "F-100"
 
 
-def entry(label: str = THEIRS, patient: Patient = ANA, *tests: OrderedTest, **more: object) -> Entry:
+def entry(label: str = THEIRS, patient: Patient = ANA, *tests: OrderedTest, **more: Any) -> Entry:
     specimen = Specimen(label, patient, tests or (GLUCOSE,), issued=label.startswith("C"))
-    return Entry(replace(specimen, **more), NINE)  # type: ignore[arg-type]
+    return Entry(replace(specimen, **more), NINE)
 
 
-def reading(**stated: object) -> Reading:
+def reading(**stated: Any) -> Reading:
     fields = {"kind": SampleKind.PATIENT, "observations": (Observation("GLU", "101", "mg/dL"),), **stated}
     return Reading(
-        Report(**fields),  # type: ignore[arg-type]
+        Report(**fields),
         METER,
         heard_at=NINE + 2 * MINUTE,
         stated_at=NINE + MINUTE,
@@ -54,9 +55,9 @@ def reading(**stated: object) -> Reading:
     )
 
 
-def claim(label: str = THEIRS, start: datetime = NINE, number: int = 1, **more: object) -> Claim:
+def claim(label: str = THEIRS, start: datetime = NINE, number: int = 1, **more: Any) -> Claim:
     made = Claim(number, label, METER, start, start + 15 * MINUTE)
-    return replace(made, **more)  # type: ignore[arg-type]
+    return replace(made, **more)
 
 
 ENTRY = entry()
@@ -93,7 +94,7 @@ def test_our_label_with_its_check_character_files() -> None:
     [{"last_name": "MUNOZ DIAZ", "first_name": "ANA"}, {"birth_date": date(1961, 3, 5)}, {"yes": True}, {"claim": True}],
 )
 def test_a_label_an_order_number_or_a_patient_id_files_with_a_second_piece(
-    primary: dict[str, object], second: dict[str, object]
+    primary: dict[str, Any], second: dict[str, Any]
 ) -> None:
     worklist = Worklist((ENTRY,), (claim(),) if "claim" in second else (), confirmation=YES if "yes" in second else None)
     stated = {name: value for name, value in (primary | second).items() if name not in ("yes", "claim")}
@@ -138,7 +139,7 @@ def test_the_label_chooses_among_the_tubes_of_one_order() -> None:
     "stated",
     [{"specimen_id": THEIRS}, {"order_number": "P1"}, {"patient_id": "M1"}, {"specimen_id": THEIRS, "order_number": "P1"}],
 )
-def test_one_piece_waits_for_a_persons_yes(stated: dict[str, object]) -> None:
+def test_one_piece_waits_for_a_persons_yes(stated: dict[str, Any]) -> None:
     held(decide(reading(**stated), Worklist((ENTRY,)), RULES), Reason.CONFIRMATION_DUE)
 
 
@@ -174,7 +175,7 @@ def test_the_only_one_waiting_is_not_enough() -> None:
         {"order_number": "P2"},
     ],
 )
-def test_a_label_that_another_piece_contradicts_is_a_conflict(stated: dict[str, object]) -> None:
+def test_a_label_that_another_piece_contradicts_is_a_conflict(stated: dict[str, Any]) -> None:
     other = entry("F-2", BEN, OrderedTest("82947", placer_order="P2"))
     held(decide(reading(specimen_id=OURS, **stated), Worklist((entry(OURS), other)), RULES), Reason.IDENTITY_CONFLICT)
 
@@ -196,7 +197,7 @@ def test_a_label_that_is_not_registered_is_never_overruled_by_a_claim(worklist: 
 
 
 @pytest.mark.parametrize("stated", [{"specimen_id": OURS}, {"order_number": "P1"}, {"claim": True}])
-def test_a_cancelled_specimen_takes_nothing(stated: dict[str, object]) -> None:
+def test_a_cancelled_specimen_takes_nothing(stated: dict[str, Any]) -> None:
     claims = (claim(OURS),) if stated.pop("claim", False) else ()
     worklist = Worklist((entry(OURS, cancelled=True),), claims, confirmation=Confirmation(OURS, "kim"))
     held(decide(reading(**stated), worklist, RULES), Reason.LABEL_UNKNOWN)
@@ -270,8 +271,8 @@ def test_an_unknown_kind_is_held() -> None:
         ({"asked_by": ()}, Reason.TEST_NOT_ORDERED),
     ],
 )
-def test_what_the_catalog_and_the_order_do_not_list_is_held(change: dict[str, object], reason: Reason) -> None:
-    changed = replace(reading(specimen_id=OURS), **change)  # type: ignore[arg-type]
+def test_what_the_catalog_and_the_order_do_not_list_is_held(change: dict[str, Any], reason: Reason) -> None:
+    changed = replace(reading(specimen_id=OURS), **change)
     held(decide(changed, Worklist((entry(OURS),)), RULES), reason)
 
 
@@ -322,14 +323,14 @@ def test_the_test_without_a_result_comes_first_and_a_stated_order_number_decides
 
 # --- repeats and corrections -------------------------------------------------------------------------------------------------
 
-NUMBERED = {"identity": ("SN1", "412"), "specimen_id": OURS}
+NUMBERED: dict[str, Any] = {"identity": ("SN1", "412"), "specimen_id": OURS}
 
 
-def version(number: int, state: str, filed_to: str = "", version: int = 1, **stated: object) -> EarlierVersion:
+def version(number: int, state: str, filed_to: str = "", version: int = 1, **stated: Any) -> EarlierVersion:
     return EarlierVersion(number, reading(**{**NUMBERED, **stated}).report, state, version, filed_to)
 
 
-OTHER_VALUE = {"observations": (Observation("GLU", "99", "mg/dL"),)}
+OTHER_VALUE: dict[str, Any] = {"observations": (Observation("GLU", "99", "mg/dL"),)}
 
 
 def test_the_same_said_again_is_a_duplicate_whatever_the_clock_of_the_contact() -> None:
@@ -362,8 +363,8 @@ def test_a_new_version_takes_the_place_of_one_that_was_held() -> None:
     "other",
     [{"specimen_id": "F-2"}, {"patient_id": "M2"}, {"last_name": "Roe", "first_name": "Ben"}, {"birth_date": BEN.birth_date}],
 )
-def test_the_same_identity_for_another_patient_is_a_conflict_and_an_alarm_if_filed(other: dict[str, object]) -> None:
-    mine: dict[str, object] = {"patient_id": "M1", "last_name": "Muñoz-Díaz", "first_name": "Ana", "birth_date": ANA.birth_date}
+def test_the_same_identity_for_another_patient_is_a_conflict_and_an_alarm_if_filed(other: dict[str, Any]) -> None:
+    mine: dict[str, Any] = {"patient_id": "M1", "last_name": "Muñoz-Díaz", "first_name": "Ana", "birth_date": ANA.birth_date}
     earlier = (version(7, "posted", "F-2", **{**mine, **other}), version(8, "held", **{**mine, **other, **OTHER_VALUE}))
     worklist = Worklist((entry(OURS), entry("F-2", BEN)), earlier=earlier)
     hold = held(decide(reading(**NUMBERED, **mine), worklist, RULES), Reason.IDENTITY_CONFLICT)
@@ -403,7 +404,7 @@ ASSIGNED = Assignment(THEIRS, "Munoz Diaz", "ANA", date(1961, 3, 5), "kim")
 
 
 @pytest.mark.parametrize("stated", [{}, {"specimen_id": "F-999"}, {"patient_id": "M2"}, {"specimen_id": "F-2"}])
-def test_a_person_assigns_what_the_instrument_left_in_doubt_and_the_record_says_so(stated: dict[str, object]) -> None:
+def test_a_person_assigns_what_the_instrument_left_in_doubt_and_the_record_says_so(stated: dict[str, Any]) -> None:
     worklist = Worklist((ENTRY, entry("F-2", BEN)), assignment=ASSIGNED)
     match = matched(decide(reading(**stated), worklist, RULES))
     assert match.specimen == ENTRY.specimen
@@ -414,8 +415,8 @@ def test_a_person_assigns_what_the_instrument_left_in_doubt_and_the_record_says_
 @pytest.mark.parametrize(
     "given", [{"last_name": "Roe"}, {"first_name": ""}, {"birth_date": date(1961, 3, 6)}, {"first_name": "A"}]
 )
-def test_an_assignment_needs_both_identifiers_of_the_patient(given: dict[str, object]) -> None:
-    assigned = replace(ASSIGNED, **given)  # type: ignore[arg-type]
+def test_an_assignment_needs_both_identifiers_of_the_patient(given: dict[str, Any]) -> None:
+    assigned = replace(ASSIGNED, **given)
     held(decide(reading(), Worklist((ENTRY,), assignment=assigned), RULES), Reason.IDENTITY_CONFLICT)
 
 

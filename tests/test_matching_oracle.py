@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import permutations
+from typing import Any
 
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
@@ -76,12 +77,12 @@ def scenes(draw: st.DrawFn) -> tuple[Reading, Worklist, Rules]:
     entries = draw(registers())
     chosen = draw(st.sampled_from(entries)).specimen
 
-    def stated(mine: object, others: tuple[object, ...], nothing: object) -> object:
+    def stated(mine: Any, others: tuple[Any, ...], nothing: Any) -> Any:
         pick = draw(st.integers(0, 11))
         return nothing if pick < 7 else mine if pick < 11 else draw(st.sampled_from(others))
 
     names = tuple((patient.last_name, patient.first_name) for patient in PATIENTS)
-    last, first = stated((chosen.patient.last_name, chosen.patient.first_name), names, ("", ""))  # type: ignore[misc]
+    last, first = stated((chosen.patient.last_name, chosen.patient.first_name), names, ("", ""))
     orders = tuple(test.placer_order for test in chosen.tests) or ("P9",)
     precision = draw(st.sampled_from((SECOND, MINUTE)))
     at = NINE + draw(st.integers(-8, 8)) * (MINUTE if precision == MINUTE else 30 * SECOND)
@@ -91,12 +92,12 @@ def scenes(draw: st.DrawFn) -> tuple[Reading, Worklist, Rules]:
         kind=draw(st.sampled_from(kinds)),
         observations=(Observation("X", "5", "u"),),
         precision=precision,
-        specimen_id=stated(chosen.specimen_id, (*LABELS, "F-9", issue(9)), ""),  # type: ignore[arg-type]
-        order_number=stated(orders[0], ("P1", "P2", "P9"), ""),  # type: ignore[arg-type]
-        patient_id=stated(chosen.patient.mrn, ("M1", "M2", "M3", "M4", "M9"), ""),  # type: ignore[arg-type]
+        specimen_id=stated(chosen.specimen_id, (*LABELS, "F-9", issue(9)), ""),
+        order_number=stated(orders[0], ("P1", "P2", "P9"), ""),
+        patient_id=stated(chosen.patient.mrn, ("M1", "M2", "M3", "M4", "M9"), ""),
         last_name=last,
         first_name=first,
-        birth_date=stated(chosen.patient.birth_date, tuple(p.birth_date for p in PATIENTS), None),  # type: ignore[arg-type]
+        birth_date=stated(chosen.patient.birth_date, tuple(p.birth_date for p in PATIENTS), None),
     )
     reading = Reading(
         report,
