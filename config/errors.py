@@ -20,7 +20,8 @@ class ConfigError:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}: " + (f"{self.key}: " if self.key else "")
-        return where + self.what + (f"; {self.hint}" if self.hint else "")
+        text = where + self.what + (f"; {self.hint}" if self.hint else "")
+        return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)  # it is shown on a terminal
 
 
 class ConfigErrors(Exception):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
@@ -142,7 +142,8 @@ class Instrument(Section):
             raise wrong(str(error), f"write {PORT_FORMS}") from None
         if driver is not None and kind in SERIAL_KINDS and "serial" not in driver.transport:
             raise wrong(f"{driver.name} has no serial port", "write listen://host:port or socket://host:port")
-        return _not_shared(value, info)
+        _refuse_shared(value, info)
+        return value
 
     @field_validator("folder")
     @classmethod
@@ -154,7 +155,9 @@ class Instrument(Section):
             raise wrong("is missing", "give the folder that the instrument writes its files to")
         if value is not None and driver.connect is not None:
             raise wrong(f"{driver.name} is heard on a port, not in a folder", "give its port instead")
-        return value if value is None else _not_shared(value, info)
+        if value is not None:
+            _refuse_shared(value, info)
+        return value
 
     @field_validator("options", mode="plain")
     @classmethod
@@ -170,15 +173,12 @@ def _driver(info: ValidationInfo) -> Driver | None:
     return context_of(info).drivers[name] if name else None
 
 
-_Wire = TypeVar("_Wire", str, Path)
-
-
-def _not_shared(wire: _Wire, info: ValidationInfo) -> _Wire:
-    name = info.data.get("name", "another instrument")
+def _refuse_shared(wire: str | Path, info: ValidationInfo) -> None:
+    """A port or folder is one instrument's, or the orders'. Only `listen://…:0` is another port each time."""
+    name = info.data.get("name", "another one")
     whose = context_of(info).wires.setdefault(wire, name)
     if whose != name and not str(wire).endswith(":0"):
-        raise wrong(f"belongs to {whose} already", "two instruments cannot share it")
-    return wire
+        raise wrong(f"belongs to {whose} already", "two cannot share it")
 
 
 def _unique(name: str, taken: set[str], of: str) -> str:
@@ -193,6 +193,13 @@ class Orders(Section):
 
     listen: OwnAddress | None = Field(default=None, description='the MLLP address for orders: "127.0.0.1:2576"')
     folder: FolderPath | None = Field(default=None, description="the folder of .hl7 and .csv files")
+
+    @field_validator("listen", "folder")
+    @classmethod
+    def _no_instruments(cls, value: str | Path | None, info: ValidationInfo) -> str | Path | None:
+        if value is not None:
+            _refuse_shared(f"listen://{value}" if isinstance(value, str) else value, info)
+        return value
 
     @property
     def listen_address(self) -> Address | None:
