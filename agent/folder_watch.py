@@ -35,7 +35,7 @@ def watch(folder: WatchedFolder, stop: Event) -> None:
                 hint.clear()
                 folder.scan(now)
                 cost = time.monotonic() - now
-                busy = now + max(_SCAN_SECONDS, 2 * cost)
+                busy = now + max(_SCAN_SECONDS, 1.5 * cost)
                 next_scan = busy if folder.waiting else now + min(_LONGEST_IDLE, max(_IDLE_SECONDS, _IDLE_SHARE * cost))
                 hints.follow(folder, hint)
             if folder.take_ready(time.monotonic()):

@@ -52,7 +52,7 @@ class _File:
     changed_ns: int
     first_seen: float
     unchanged_since: float
-    scans: int = 1
+    settled: bool = False  # the same over two scans
     tries: int = 0
     try_at: float = 0.0
     locked_since: float | None = None
@@ -69,6 +69,11 @@ class _File:
     def postpone(self, now: float) -> None:
         self.tries += 1
         self.try_at = now + min(_LONGEST_WAIT, 2.0 ** min(self.tries - 1, 6))
+
+    @property
+    def waits_its_turn(self) -> bool:
+        """It was the same over two scans and has not been opened yet: that will tell whether it is still the same."""
+        return self.settled and self.size > 0 and not self.tries and not self.goes_to
 
     @property
     def listed_as(self) -> tuple[int, int]:
@@ -123,7 +128,10 @@ class WatchedFolder:
         try:
             with os.scandir(self.path) as entries:
                 for entry in entries:
-                    if not self._ignores(entry.name):
+                    before = self._files.get(entry.name)
+                    if before is not None and before.waits_its_turn:
+                        files[entry.name] = before
+                    elif not self._ignores(entry.name):
                         with suppress(FileNotFoundError):  # it went between the listing and this look at it
                             self._look(entry, now, files, present)
         except OSError as error:
@@ -202,20 +210,19 @@ class WatchedFolder:
                 return
         before = self._files.get(entry.name)
         if before is not None and before.listed_as == _state(status):
-            before.scans += 1
+            before.settled = now - before.unchanged_since >= self.settle_seconds
             files[entry.name] = before
         else:
             first_seen = now if before is None else before.first_seen
             files[entry.name] = _File(status.st_size, status.st_mtime_ns, first_seen, now)
 
     def _is_ready(self, file: _File, now: float) -> bool:
-        settled = file.scans >= 2 and now - file.unchanged_since >= self.settle_seconds
-        return settled and file.size > 0 and now >= file.try_at
+        return file.settled and file.size > 0 and now >= file.try_at
 
     def _alarm(self, now: float) -> None:
         due = now - self.incomplete_minutes * 60
         for name, file in self._files.items():
-            never_whole = file.size == 0 or file.incomplete or file.scans < 2
+            never_whole = file.size == 0 or file.incomplete or not file.settled
             if file.first_seen <= due and never_whole and not file.goes_to:
                 minutes = f"{self.incomplete_minutes:g} minutes"
                 what = "is empty" if file.size == 0 else "is not complete by its format"
@@ -244,9 +251,9 @@ class WatchedFolder:
         file.locked_since = None
         # The listing is stale on Windows while a writer holds the file open, and on some shares it rounds times: where it
         # differs from what the open file tells, the open file must tell the same twice.
-        settled = before in (file.listed_as, file.read_as)
+        as_expected = before in (file.listed_as, file.read_as)
         file.read_as = after
-        if settled and before == after and len(data) == after[0]:
+        if as_expected and before == after and len(data) == after[0]:
             return data
         file.postpone(now)
         return None

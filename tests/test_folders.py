@@ -277,11 +277,17 @@ def test_a_file_half_written_at_any_byte_is_never_taken(bench: Bench) -> None:
     assert bench.contents == [data]
 
 
-def test_a_growing_file_is_not_read(bench: Bench) -> None:
-    for size in range(1, 20):
-        bench.drop("a.csv", b"x" * size)
-        bench.scan()
+def test_a_file_that_changes_while_it_waits_its_turn_must_settle_again(bench: Bench) -> None:
+    bench.complete = bool
+    bench.drop("a.csv", b"first")
+    for _ in range(3):
+        bench.folder.scan(bench.now)
+        bench.now += 2
+    bench.drop("a.csv", b"first and second")
+    assert bench.folder.take_ready(bench.now) == 1
     assert not bench.read
+    bench.settle()
+    assert bench.contents == [b"first and second"]
 
 
 def test_an_empty_file_is_never_ready_and_alarms(bench: Bench) -> None:
