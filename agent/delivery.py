@@ -21,7 +21,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from itertools import chain, zip_longest
 from typing import Protocol
 
 import structlog
@@ -37,7 +36,7 @@ from .store.engine import reading
 
 log = structlog.get_logger("chartbound.delivery")
 
-_HALF = 16  # picks from each end of the queue at a time
+_PICKS = 32  # ids in memory at a time
 _LOOK_AGAIN = 0.1  # seconds after which new arrivals are let in among the picks in hand
 _MOST_UNCOMMITTED = 500
 _LEAST_LEASE = 60.0  # seconds
@@ -190,21 +189,14 @@ class Sender:
         return 0.0 if sent else self._poll
 
     def _pick(self) -> list[int]:
-        """Ids to send now, at most one a patient, alternately from the newest and the oldest end of the queue.
-
-        So a new result goes out at once though a day's backlog lies before it, and the backlog still drains in order.
-        """
+        """Ids to send now, at most one a patient; none while too many outcomes wait for the store."""
         with self._lock:
-            busy = list(self._uncommitted)
-            settled = [delivery_id for delivery_id, done in self._uncommitted.items() if done]
+            busy = set(self._uncommitted)
+            settled = {delivery_id for delivery_id, done in self._uncommitted.items() if done}
         if len(busy) >= _MOST_UNCOMMITTED:
             return []
-        name, now = self.destination.name, self._clock()
         with reading(self._engine) as conn:
-            newest = deliveries.next_due(conn, name, now, _HALF, newest_first=True, busy=busy, settled=settled)
-            oldest = deliveries.next_due(conn, name, now, _HALF, busy=busy, settled=settled) if newest else []
-        both = chain.from_iterable(zip_longest(newest, oldest))
-        return list(dict.fromkeys(delivery_id for delivery_id in both if delivery_id is not None))
+            return deliveries.next_due(conn, self.destination.name, self._clock(), _PICKS, busy=busy, settled=settled)
 
     def _deliver(self, delivery_id: int, stop: threading.Event) -> bool:
         """Make one attempt; return whether one was made."""
@@ -257,7 +249,9 @@ class Sender:
         with self._lock:
             self._uncommitted[letter.id] = settled
             self._status = replace(self._status, last_outcome=outcome, last_at=now, problem=why)
-        if outcome is not Outcome.DELIVERED:
+        if outcome is Outcome.DELIVERED:
+            log.info("delivered", destination=self.destination.name, result=letter.report, ack_code=attempt.ack_code)
+        else:
             log.warning(
                 "not delivered",
                 destination=self.destination.name,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeAlias
 
+import structlog
 from sqlalchemy import Connection
 
 from ..config.catalog import Catalog
@@ -28,6 +29,8 @@ class Unreadable:
 
     why: str
 
+
+log = structlog.get_logger("chartbound.verdict")
 
 Kept: TypeAlias = Hold | ToQc | Duplicate | History | Unreadable
 _STATES = {
@@ -220,3 +223,4 @@ def _row_of(conn: Connection, fit: Fit | None) -> int | None:
 def _log(conn: Connection, row: results.ReportRow, state: str, reason: str, why: str) -> None:
     at = row.heard_at if row.state == "received" else datetime.now(UTC)
     results.log(conn, row.id, "settled", at, {"state": state, "reason": reason, "why": why})
+    log.info("result", result=row.id, instrument=row.instrument, state=state, reason=reason)

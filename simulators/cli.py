@@ -29,6 +29,7 @@ def instrument(
     driver: Annotated[str, typer.Argument(help="The driver whose instrument is simulated.")],
     port: Annotated[str, typer.Option(help="pty | listen://HOST:PORT | socket://HOST:PORT | a serial port")],
     count: Annotated[int, typer.Option(min=0, help="How many tests it reports.")] = 1,
+    first: Annotated[int, typer.Option(min=1, help="The instrument's running number of the first test.")] = 1,
     every: Annotated[float, typer.Option(min=0.0, help="Seconds from one test to the next; 0: all stand ready.")] = 0.0,
     fault: Annotated[Fault | None, typer.Option(help="What goes wrong on the wire.")] = None,
     times: Annotated[int, typer.Option(min=1, help="How often it goes wrong.")] = 1,
@@ -57,9 +58,10 @@ def instrument(
             test,
             values={**test.values, **dict(_pair(text) for text in value or ())},
             kind=SampleKind.CONTROL if control else test.kind,
+            sequence=first + number,
             **changes,
         )
-        for test in simulator.samples(count, now, random.Random(seed))  # noqa: S311 - repeatable on purpose
+        for number, test in enumerate(simulator.samples(count, now, random.Random(seed)))  # noqa: S311 - repeatable on purpose
     ]
     try:
         done = run(
