@@ -1,6 +1,6 @@
 """A serial cable between two programs: what is written at one end is read at the other, as with a null modem.
 
-Two pseudo-terminals joined by a thread, where the system has them. It stays when the program at one end goes, so an instrument
+Two pseudo-terminals joined by a thread; None where the system has none (Windows). It stays when the program at one end goes, so an instrument
 can be switched off and on again without the other end noticing more than silence.
 """
 
@@ -11,11 +11,13 @@ import select
 import sys
 import threading
 
+Cable: type[PtyCable] | None = None
+
 if sys.platform != "win32":
     import pty
     import tty
 
-    class Cable:
+    class PtyCable:
         """`host` and `instrument` are the names of its two ends."""
 
         def __init__(self) -> None:
@@ -46,3 +48,5 @@ if sys.platform != "win32":
             self._thread.join()
             for descriptor in (*self._masters, *self._ends, self._stop_read, self._stop_write):
                 os.close(descriptor)
+
+    Cable = PtyCable
