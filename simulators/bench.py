@@ -30,6 +30,7 @@ from rich.console import Console
 
 from . import ekg
 from .cable import Cable
+from .cable import available as cable_available
 from .peer import SimulatedTest
 
 _EHR_DOWN_SECONDS = 6.0
@@ -298,7 +299,7 @@ retry_seconds = [0.5, 2]
 
 def _port(clinic: Clinic, name: str) -> str:
     """A serial cable where the system has pseudo-terminals, a socket elsewhere."""
-    if Cable is not None:
+    if cable_available():
         cable = clinic.cables[name] = Cable()
         clinic.parts.callback(cable.unplug)
         return cable.host
