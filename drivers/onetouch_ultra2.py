@@ -88,10 +88,12 @@ def parse(unit: bytes, options: Options) -> list[Report]:  # noqa: ARG001 - the 
 def _report(line: str, serial_number: str, clock: datetime | None, seen: Counter[str]) -> Report:
     found = _RECORD.fullmatch(line)
     if found is None:
+        seen[line] += 1
         return Report(
             kind=SampleKind.UNKNOWN,
             observations=(),
             clock=clock,
+            identity=(serial_number, line, CODE, str(seen[line])),
             model=_MODEL,
             serial_number=serial_number,
             remarks=(line,),

@@ -52,6 +52,8 @@ def instrument(
     stated: dict[str, Any] = {"specimen_id": specimen_id, "patient_id": patient_id, "birth_date": birth_date}
     stated["last_name"], _, stated["first_name"] = name.partition(",")
     changes = {key: text.strip() for key, text in stated.items() if text}
+    if control:
+        changes.setdefault("specimen_id", "")  # a control carries no patient's label; the instrument names it in its own way
     now = datetime.now().replace(microsecond=0)  # noqa: DTZ005 - an instrument's clock knows no zone
     tests = [
         dataclasses.replace(

@@ -79,6 +79,13 @@ def test_a_new_reading_gives_a_new_unit_and_the_old_ones_keep_their_identity() -
     assert len({report.identity for report in after}) == 4
 
 
+def test_a_reading_that_cannot_be_read_is_the_same_at_every_reading_of_the_memory() -> None:
+    lines = [b'@ "ABC123DEY"', b'P 001,"ABC123DEY","MG/DL "', b'P "THU","01/15']
+    (first,), (second,) = (parse(whole(*lines), Options()) for _ in range(2))
+    assert first.problem
+    assert first.identity == second.identity != ()
+
+
 def test_two_readings_of_one_second_are_told_apart_from_the_oldest() -> None:
     twice = [SimulatedTest(at=NOON, values={"GLU": "100"}), SimulatedTest(at=NOON, values={"GLU": "100"})]
     (unit,) = read(UltraPeer(twice, NOON))

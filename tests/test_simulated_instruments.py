@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import select
 import socket
@@ -244,6 +245,17 @@ def test_a_meters_memory_survives_what_happens_to_the_wire(fault: Fault) -> None
         assert times(heard) == [test.at for test in tests]
 
 
+@pytest.mark.parametrize("fault", [Fault.BAD_CHECKSUM, Fault.NOISE, Fault.SPLIT, Fault.MERGE, Fault.DUPLICATE])
+def test_an_instrument_that_waits_for_an_ack_loses_nothing_and_says_nothing_twice(fault: Fault) -> None:
+    tests = some("dca_vantage", 3)
+    with (
+        instrument("dca_vantage", "listen://127.0.0.1:0", tests, fault=fault, times=2) as running,
+        host("dca_vantage", running.name) as end,
+    ):
+        assert times(end.hear(3)) == [test.at for test in tests]
+        assert len(end.hear(4)) == 3  # until the instrument has said all and hung up
+
+
 def test_an_unplugged_one_way_instrument_leaves_a_half_line_that_is_no_report() -> None:
     tests = some("clinitek_status", 2)
     with instrument("clinitek_status", "listen://127.0.0.1:0", tests, fault=Fault.UNPLUG) as running:
@@ -286,6 +298,23 @@ def test_one_ack_is_lost_and_the_next_is_not() -> None:
 
 
 @needs_pty
+def test_an_instrument_speaks_on_a_serial_port_by_its_name() -> None:
+    host_end, port = os.openpty()
+    try:
+        with instrument("clinitek_status", os.ttyname(port), some("clinitek_status", 1)) as running:
+            said = b""
+            while not said.endswith(b"\r"):
+                ready, _, _ = select.select([host_end], [], [], SOON)
+                assert ready
+                said += os.read(host_end, 4096)
+            assert running.join() is True
+        assert said.startswith(b"1,01-15-2026,12:00PM,JD,S")
+    finally:
+        os.close(host_end)
+        os.close(port)
+
+
+@needs_pty
 def test_the_command_prints_the_terminals_name_and_ends_when_all_is_said() -> None:
     command = [sys.executable, "-m", "chartbound.simulators.cli", "instrument", "clinitek_status", "--port", "pty"]
     command += ["--count", "2", "--specimen-id", "S000042", "--value", "GLU=100 mg/dL"]
@@ -313,10 +342,12 @@ def test_a_command_used_wrongly_ends_with_two(arguments: list[str]) -> None:
     assert CliRunner().invoke(cli.app, arguments).exit_code == 2
 
 
-def test_the_commands_control_is_a_control() -> None:
-    tests = [SimulatedTest(at=NOON, kind=SampleKind.CONTROL)]
-    with (
-        instrument("clinitek_status", "listen://127.0.0.1:0", tests) as running,
-        host("clinitek_status", running.name) as end,
-    ):
-        assert [report.kind for report in end.hear(1)] == [SampleKind.CONTROL]
+@needs_pty
+@pytest.mark.parametrize("driver", WIRED)
+def test_the_commands_controls_are_controls(driver: str) -> None:
+    command = [sys.executable, "-m", "chartbound.simulators.cli", "instrument", driver, "--port", "pty", "--control"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        with host(driver, process.stdout.readline().strip()) as end:
+            assert [report.kind for report in end.hear(1)] == [SampleKind.CONTROL]
+            assert process.wait(SOON) == 0
