@@ -39,9 +39,10 @@ QUIET = 0.5  # seconds of silence that end a damaged frame: longer than the gaps
 LONGEST_FRAME = 64_000 + 16  # bytes: what LIS1-A lets a frame hold, and its frame characters
 LONGEST_MESSAGE = 4 * 1024 * 1024  # bytes kept while a message has not reached a storage point
 
-# Control characters that may not stand in the text of a frame; the first one after STX is its end or a fault.
-_CONTROL = re.compile(rb"[\x01-\x06\x0a\x10-\x17]")
-_WHOLE = re.compile(rb"\x02([^\x01-\x06\x0a\x10-\x17]*[\x03\x17])([0-9A-Fa-f]{2})\r\n?")  # what nearly every frame is
+# Control characters that may not stand in the text of a frame; the first one after STX is its end or a fault. The standard does
+# not name NUL, but a break on the line makes one, and a checksum cannot see it.
+_CONTROL = re.compile(rb"[\x00-\x06\x0a\x10-\x17]")
+_WHOLE = re.compile(rb"\x02([^\x00-\x06\x0a\x10-\x17]*[\x03\x17])([0-9A-Fa-f]{2})\r\n?")  # what nearly every frame is
 _MARK = re.compile(rb"[\x02-\x05\x17]")  # STX ETX EOT ENQ ETB: what means something between frames
 _STX, _ETX, _EOT, _ENQ, _ETB = STX[0], ETX[0], EOT[0], ENQ[0], ETB[0]
 

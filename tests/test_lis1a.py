@@ -169,6 +169,11 @@ def test_what_stands_after_the_last_storage_point_is_incomplete(ending: bytes) -
     assert "after frame 0" in leftover[0].why
 
 
+def test_a_header_alone_is_incomplete_too() -> None:
+    heard = hear(Receiver(), ENQ, frame(1, HEADER + b"\r"), EOT)
+    assert [type(event) for event in heard] == [Incomplete]
+
+
 # Frames that misbehave
 
 
@@ -202,6 +207,7 @@ def test_a_skipped_frame_number_is_refused() -> None:
     [
         (frame(1, HEADER + b"\r").replace(b"X", b"Y"), "bad_checksum"),
         (frame(1, b"H|\x07\r").replace(b"\x07", b"\x11"), "forbidden_control"),
+        (frame(1, HEADER + b"\r").replace(b"X", b"X\x00"), "forbidden_control"),  # no checksum sees a NUL
         (frame(1, HEADER + b"\r").replace(b"\x03", b"A"), "forbidden_control"),  # its LF now stands in the text
         (frame(1, HEADER + b"\r")[1:], "noise lost_start"),
         (frame(1, HEADER + b"\r").replace(b"\x02", b"\x05"), ""),  # an ENQ that text follows is none
@@ -264,6 +270,28 @@ def test_a_message_without_end_is_refused_before_it_fills_the_memory() -> None:
         assert number < 100
     assert slugs(heard) == ["oversized_message"]
     assert number * 60_000 == pytest.approx(4 * 1024 * 1024, rel=0.05)
+
+
+def test_a_record_without_end_is_refused_before_it_fills_the_memory() -> None:
+    receiver = opened()
+    heard: list[Event] = []
+    number = 0
+    while NAK not in replies(receiver):
+        number += 1
+        heard += hear(receiver, frame(number, b"x" * 60_000, last=False))
+        assert number < 100
+    assert slugs(heard) == ["oversized_message"]
+
+
+def test_an_eot_after_half_a_frame_ends_the_transmission_without_a_reply() -> None:
+    receiver = opened()
+    heard = hear(receiver, frame(1, HEADER + b"\r"), frame(2, b"P|1\r")[:3])
+    replies(receiver)
+    heard += hear(receiver, EOT, now=15.0)
+    heard += receiver.handle_timeout(15.5)
+    assert replies(receiver) == b""
+    assert receiver.deadline is None
+    assert [event.data for event in heard if isinstance(event, Incomplete)] == [HEADER + b"\r"]
 
 
 def test_noise_between_frames_is_counted_once_a_run() -> None:
@@ -416,6 +444,16 @@ class LyingWire:
         return data[:at] + bytes([self.value]) + data[at + 1 :] if 0 <= at < len(data) else data
 
 
+class LeakyWire(LyingWire):
+    """Lets one byte fall (`value` below 0), or adds one before it."""
+
+    def __call__(self, data: bytes) -> bytes:
+        at, self.left = self.left, self.left - len(data)
+        if not 0 <= at < len(data):
+            return data
+        return data[:at] + data[at + 1 :] if self.value < 0 else data[:at] + bytes([self.value]) + data[at:]
+
+
 VALUES = (0x00, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0A, 0x0D, 0x15, 0x17, 0x30, 0x31, 0x41, 0x7C, 0xFF)
 
 
@@ -431,6 +469,18 @@ def test_one_wrong_byte_anywhere_never_makes_another_result_and_never_loses_one(
             heard = converse(receiver, sender, to_link=LyingWire(at, value))
             assert sender.done
             assert set(units(heard)) == expected, (at, value)
+            assert sender.failed == []
+
+
+@pytest.mark.parametrize("one_frame", [False, True])
+def test_one_byte_lost_or_added_never_makes_another_result_and_never_loses_one(one_frame: bool) -> None:
+    stream = ENQ + b"".join(frames(SMALL, one_frame=one_frame)) + EOT
+    for at in range(len(stream)):
+        for value in (-1, *VALUES):
+            sender, receiver = Sender([SMALL], one_frame=one_frame), Receiver()
+            heard = converse(receiver, sender, to_link=LeakyWire(at, value))
+            assert set(units(heard)) == {unit(SMALL)}, (at, value)
+            assert sender.done
             assert sender.failed == []
 
 
