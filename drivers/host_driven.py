@@ -137,7 +137,7 @@ class HostDrivenLink:
                 self._damaged("bad_answer", now, events)
             case Heard.WHOLE:
                 self._answers.append(self._lines)
-                self._lines = self._broken = []
+                self._lines, self._broken = [], []
                 self._attempt = 0
                 if len(self._answers) == len(self.questions):
                     self._finish(now, events)
@@ -190,7 +190,7 @@ class HostDrivenLink:
     def _rest_until(self, when: float) -> None:
         self._state = _State.RESTING
         self._answers = []
-        self._lines = self._broken = []
+        self._lines, self._broken = [], []
         self.deadline = when
 
 
