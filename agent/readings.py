@@ -14,6 +14,7 @@ from .evidence import Reading, Rules
 
 _IDENTITY_LENGTH = 200
 _IMPRESSION = "impression"
+_NUMBERS = frozenset({"NM", "SN"})
 
 
 def identity_key(agent: str, instrument: Instrument, report: Report) -> str | None:
@@ -43,7 +44,7 @@ def reading(report: Report, instrument: Instrument, heard_at: datetime, zone: Zo
     """The report as matching looks at it."""
     stated_at, doubtful = _on_site_clock(report.observed_at, zone)
     clock, clock_doubtful = _on_site_clock(report.clock, zone)
-    rows = [(one, catalog.find(instrument.driver, one.code, one.unit)) for one in report.observations]
+    rows = [(one, _row(one, instrument.driver, catalog)) for one in report.observations]
     unlisted = [one for one, row in rows if row is None]
     asked_by = [frozenset((*row.order_codes, row.loinc)) for _, row in rows if row is not None]
     if not report.observations and report.impression:
@@ -78,6 +79,14 @@ def is_critical(report: Report, driver: str, catalog: Catalog) -> bool:
     """Whether any value is at or beyond a limit at which a person must be told at once."""
     rows = ((one, catalog.find(driver, one.code, one.unit)) for one in report.observations)
     return any(row is not None and row.is_critical(number) for one, row in rows if (number := _number(one)) is not None)
+
+
+def _row(one: Observation, driver: str, catalog: Catalog) -> Row | None:
+    """The catalog's row of this value; None for a bare number where only words may come without a unit."""
+    row = catalog.find(driver, one.code, one.unit)
+    if row is not None and not one.unit and row.value_type not in _NUMBERS and _number(one) is not None:
+        return None
+    return row
 
 
 def _is_plausible(one: Observation, row: Row) -> bool:

@@ -15,11 +15,11 @@ import structlog
 
 from ..config.catalog import Catalog
 from ..config.site import Instrument, Site
-from ..drivers.driver import Contact
+from ..drivers.driver import Contact, UnreadableReport
 from . import host, journal, status
 from .delivery import Sender
 from .folder_watch import watch
-from .folders import FolderTrouble, WatchedFolder
+from .folders import FolderTrouble, Unwanted, WatchedFolder
 from .intake import Hearing, Intake
 from .journal_file import JournalReader
 from .judge import Judge
@@ -84,7 +84,7 @@ class Agent:
         self.started_at = datetime.now(UTC)
 
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Run until `stop` is set. Raises `HostError`, `JournalUnavailable` or `StoreError` where it cannot start."""
+        """Run until `stop` is set. Raises `HostError`, `JournalUnavailable` or `StoreUnavailable` where it cannot start."""
         with ExitStack() as open_things:
             state = host.state_folder(self.site.state_dir)
             open_things.enter_context(host.sole_agent(state))
@@ -154,20 +154,27 @@ class Agent:
             self._watch("orders", orders)
 
     def _hear_files(self, one: Instrument, intake: Intake, path: Path) -> None:
+        driver = one.loaded
+
         def take(_name: str, data: bytes) -> Future[int]:
-            return intake.keep(data)
+            ticket = intake.keep(data)
+            try:
+                driver.parse(data, one.options)
+            except UnreadableReport as why:
+                ticket.result()
+                raise Unwanted(str(why)) from why
+            return ticket
 
         def tell(trouble: FolderTrouble) -> None:
             log.warning("trouble with a folder", instrument=one.name, what=trouble.what, detail=trouble.detail)
 
-        complete = one.loaded.complete or bool
         memory = self.site.state_dir / f"seen-{one.name}.db" if one.mode == "copy" else None
         intake.hearing.turn("connected", f"watching {path}")
         folder = WatchedFolder(
             path,
             take,
             lambda content: self.journal.knows(content, one.name),
-            complete,
+            complete=driver.complete or bool,
             mode=one.mode,
             incomplete_minutes=one.incomplete_minutes,
             tell=tell,

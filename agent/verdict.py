@@ -137,7 +137,7 @@ class Verdicts:
             return
         read = readings.reading(report, instrument, row.heard_at, self.site.zone, self.catalog)
         rules = readings.rules(self.site, instrument, results.set_up(conn, row.agent, instrument.name, row.heard_at))
-        verdict = decide(read, worklist.of(conn, row, read), rules)
+        verdict = decide(read, worklist.of(conn, row, read, rules), rules)
         if isinstance(verdict, Match):
             problem = filing.file(conn, self.site, self.catalog, row, read, verdict, clock_doubt(read, rules))
             if not problem:

@@ -20,7 +20,9 @@ from .evidence import (
     Reading,
     Reason,
     Release,
+    Rules,
     Worklist,
+    clock_doubt,
 )
 from .store import results, specimens
 from .store.specimens import ClaimRow, Registered
@@ -29,7 +31,7 @@ _CLAIM_REACH = timedelta(hours=24)  # before the test: an older claim can take n
 ACTS = ("confirmed", "assigned", "released")
 
 
-def of(conn: Connection, row: results.ReportRow, reading: Reading) -> Worklist:
+def of(conn: Connection, row: results.ReportRow, reading: Reading, rules: Rules) -> Worklist:
     """Gather the worklist of this report, as evidence.Worklist describes it."""
     earlier = [one for one in results.of_identity(conn, row.identity) if one.id < row.id] if row.identity else []
     own = {row.id, *(one.id for one in earlier)}
@@ -41,7 +43,7 @@ def of(conn: Connection, row: results.ReportRow, reading: Reading) -> Worklist:
     return Worklist(
         specimens=tuple(Entry(one.specimen, one.registered_at) for one in found.values()),
         claims=tuple(_claim(claim, labels[claim.specimen], claim.id in used) for claim in claims),
-        neighbours=_neighbours(conn, row, claims, own),
+        neighbours=_neighbours(conn, row, claims, own, rules),
         filed=tuple(
             Filed(labels[specimen], placer_order, code)
             for specimen in found
@@ -93,20 +95,26 @@ def _some(found: Registered | None) -> list[Registered]:
     return [] if found is None else [found]
 
 
-def _neighbours(conn: Connection, row: results.ReportRow, claims: list[ClaimRow], own: set[int]) -> tuple[Neighbour, ...]:
+def _neighbours(
+    conn: Connection, row: results.ReportRow, claims: list[ClaimRow], own: set[int], rules: Rules
+) -> tuple[Neighbour, ...]:
     if not claims:
         return ()
     since = min(claim.started_at for claim in claims) - timedelta(minutes=1)  # a clock of minutes shows the minute's start
     return tuple(
-        Neighbour(
-            heard_at=one.heard_at,
-            observed_at=one.observed_at,
-            precision=body.from_json(one.body).precision,
-            same_read=(one.journal, one.unit) == (row.journal, row.unit),
-        )
+        _neighbour(one, rules, same_read=(one.journal, one.unit) == (row.journal, row.unit))
         for one in results.of_instrument_since(conn, row.instrument, since)
         if one.id not in own
     )
+
+
+def _neighbour(row: results.ReportRow, rules: Rules, *, same_read: bool) -> Neighbour:
+    """Another reading; where its clock is in doubt its stated time is no help, and the time heard must do."""
+    report = body.from_json(row.body)
+    offset = None if row.clock_offset is None else timedelta(seconds=row.clock_offset)
+    stated_at = None if row.observed_at is None else row.observed_at + (offset or timedelta())
+    doubt = clock_doubt(Reading(report, row.instrument, row.heard_at, stated_at, offset), rules)
+    return Neighbour(row.heard_at, None if doubt else row.observed_at, report.precision, same_read)
 
 
 def _claim(claim: ClaimRow, label: str, used: bool) -> Claim:
