@@ -16,7 +16,7 @@ refused or crossing ENQ, and the 64 000 characters a frame may hold.
 What real instruments do and is taken here: a whole message in one frame, frames over 247 bytes, no LF after the CR, an EOT
 right after ENQ, records that span frames. One rule is ours: a frame that arrived damaged is refused only after half a second of
 silence. Each frame then gets one reply and no more; a second one would be taken for the reply to the next frame. An ENQ in the
-middle of a transmission waits for the same silence, since a true one is followed by nothing.
+middle of a transmission is taken for one only where the same silence lies before it and after it.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ LONGEST_MESSAGE = 4 * 1024 * 1024  # bytes kept while a message has not reached 
 _CONTROL = re.compile(rb"[\x00-\x06\x0a\x10-\x17]")
 _WHOLE = re.compile(rb"\x02([^\x00-\x06\x0a\x10-\x17]*[\x03\x17])([0-9A-Fa-f]{2})\r\n?")  # what nearly every frame is
 _MARK = re.compile(rb"[\x02-\x05\x17]")  # STX ETX EOT ENQ ETB: what means something between frames
+_ENQ_OR_EOT = ENQ + EOT
 _STX, _ETX, _EOT, _ENQ, _ETB = STX[0], ETX[0], EOT[0], ENQ[0], ETB[0]
 
 _DIGITS = tuple(b"%02X" % value for value in range(256))
@@ -118,7 +119,9 @@ class Receiver:
         self._accepted_reply = _ACK
         self._expected = 1
         self._noisy = False  # a run of noise is counted once
-        self._last_byte = 0  # in a damaged stretch: only the last byte before the silence can be a true ENQ or EOT
+        self._last_byte = 0  # of a damaged stretch: only the last one before the silence can be a true ENQ or EOT
+        self._alone = True  # nothing but ENQ and EOT was heard since the last silence
+        self._reply_due = False  # the damaged stretch holds something of a frame
         self._progress = 0.0  # when something of a transmission was last heard
         self._heard = 0.0  # when anything was
         self._set_deadline()
@@ -131,6 +134,7 @@ class Receiver:
             self._set_deadline()
             return events
         events = []
+        self._alone = (self._alone or now >= self._heard + QUIET) and not data.strip(_ENQ_OR_EOT)
         self._heard = now
         buffer = self._buffer
         buffer += data
@@ -152,6 +156,7 @@ class Receiver:
                 position = after
             elif self._phase is _DAMAGED:
                 self._last_byte = buffer[-1]
+                self._reply_due = self._reply_due or bool(buffer[position:].strip(_ENQ_OR_EOT))
                 position = len(buffer)
             else:
                 position = self._between(position, now, events)
@@ -220,7 +225,7 @@ class Receiver:
             events += self._end("the instrument ended the transmission", now)
         elif mark == _ENQ:
             if not (self._out and self._out[-1] is _ACK_OF_ENQ):  # else it is one question, asked twice before our answer left
-                self._phase, self._last_byte = _DAMAGED, _ENQ
+                self._phase, self._last_byte, self._reply_due = _DAMAGED, _ENQ, False
         else:
             self._damaged("lost_start", "the end of a frame without its start", events)
         return at + 1
@@ -274,20 +279,21 @@ class Receiver:
 
     def _damaged(self, what: str, detail: str, events: list[Event]) -> int:
         events.append(Trouble(what, detail))
-        self._phase = _DAMAGED
-        self._last_byte = self._buffer[-1]
+        self._phase, self._last_byte, self._reply_due = _DAMAGED, self._buffer[-1], True
         return len(self._buffer)
 
     def _judge_damage(self, now: float, events: list[Event]) -> None:
-        if self._last_byte == _ENQ:
+        if self._last_byte == _ENQ and self._alone:
             events.append(Trouble("unexpected_enq", f"a new transmission after frame {self._number()}"))
             events += self._end("the instrument began anew", now)
             self._begin(now)
         elif self._last_byte == _EOT:
             events += self._end("the instrument ended the transmission", now)
         else:
-            self._out.append(_NAK)
-            self._phase, self._progress = _BETWEEN, now
+            if self._reply_due:
+                self._out.append(_NAK)
+                self._progress = now
+            self._phase = _BETWEEN
 
     def _begin(self, now: float) -> None:
         self._phase, self._expected, self._accepted, self._noisy = _BETWEEN, 1, b"", False
