@@ -235,7 +235,7 @@ def test_an_ekg_with_an_id_alone_is_held(clinic: Clinic) -> None:
 
 
 def test_two_orders_answered_by_one_report_get_a_message_each(clinic: Clinic) -> None:
-    acr = [replace(HBA1C, code=code, placer_order=order) for code, order in (("82043", "P-8"), ("82570", "P-9"))]
+    acr = [replace(HBA1C, code=code, placer_order=order) for code, order in (("14957-5", "P-8"), ("2161-8", "P-9"))]
     clinic.register(A_LABEL, ANA, *acr)
     [row] = clinic.run("hba1c-1", ran(specimen_id=A_LABEL, values={"Alb": "12.3", "Crt": "101.2"}))
     assert row.state == "queued", row.why
