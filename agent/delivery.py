@@ -38,6 +38,7 @@ log = structlog.get_logger("chartbound.delivery")
 
 _PICKS = 32  # ids in memory at a time
 _LOOK_AGAIN = 0.1  # seconds after which new arrivals are let in among the picks in hand
+_GATHER = 0.05  # seconds for which outcomes gather in a burst: fewer commits, and room between them for other writers
 _MOST_UNCOMMITTED = 500
 _LEAST_LEASE = 60.0  # seconds
 _ASK_AGAIN = 5.0  # seconds, where another agent holds the lease
@@ -133,6 +134,8 @@ class Sender:
         self._lock = threading.Lock()
         self._uncommitted: dict[int, bool] = {}  # row in hand → whether it holds its patient's later ones back no more
         self._status = Status(destination.name)
+        self._outcomes: list[Attempt] = []  # not yet handed to the writer
+        self._since = 0.0  # monotonic, when the first of them came; 0.0: there is none
         self._not_before = 0.0  # monotonic; the destination as a whole waits until then
         self.attempts_to_connect = 0  # in a row, without success
         self._silent = 0  # messages in a row that were sent and not answered
@@ -160,10 +163,12 @@ class Sender:
                         log.warning("the store cannot be read", destination=self.destination.name, cause=cause)
                     self._away = True
                     idle = self._poll
+                self._tell()
                 if idle:
                     self._bell.wait(min(idle, self._poll))
         finally:
             self._wire.close()
+            self._tell()
             self._lease.release()
 
     def _turn(self, stop: threading.Event) -> float:
@@ -182,9 +187,12 @@ class Sender:
             if not self._lease.hold():
                 break
             sent |= self._deliver(delivery_id, stop)
+            if self._outcomes and time.monotonic() - self._since > _GATHER:
+                self._tell()
             if self._not_before > time.monotonic():
                 break
             if self.destination.profile.gap_seconds:
+                self._tell()
                 stop.wait(self.destination.profile.gap_seconds)
         return 0.0 if sent else self._poll
 
@@ -205,7 +213,7 @@ class Sender:
         if letter is None:
             return False
         try:
-            ack = self._wire.exchange(letter.body, letter.control_id, stop)
+            ack = self._wire.exchange(letter.body, letter.control_id, stop, self._tell)
         except Unreachable as unreachable:
             self._back_off(str(unreachable))
             return False
@@ -228,7 +236,7 @@ class Sender:
         return True
 
     def _settle(self, letter: Letter, outcome: Outcome, ack: Ack | None, why: str) -> None:
-        """Hand the outcome to the writer; until it is committed the row counts as in hand."""
+        """Note the outcome for the writer; until it is committed the row counts as in hand."""
         number, now = letter.attempts + 1, self._clock()
         state = {Outcome.DELIVERED: POSTED, Outcome.REFUSED: REFUSED, Outcome.UNANSWERED: UNANSWERED}.get(outcome, QUEUED)
         settled = state in (POSTED, REFUSED)
@@ -261,22 +269,28 @@ class Sender:
                 ack_code=attempt.ack_code,
                 why=why,
             )
-        self._record(attempt)
+        self._outcomes.append(attempt)
+        self._since = self._since or time.monotonic()
 
-    def _record(self, attempt: Attempt) -> None:
+    def _tell(self) -> None:
+        """Hand the outcomes that have gathered to the writer."""
+        attempts, self._outcomes, self._since = self._outcomes, [], 0.0
+        if not attempts:
+            return
         recorded = False
 
         def job(conn: Connection) -> None:
             nonlocal recorded
-            deliveries.record(conn, [attempt])
+            deliveries.record(conn, attempts)
             recorded = True
 
         def committed() -> None:
-            if not recorded:  # the store refused the outcome, which is our bug: the row stays in hand, never a flood of resends
-                log.error("an outcome was not recorded", destination=self.destination.name, delivery=attempt.delivery)
+            if not recorded:  # the store refused them, which is our bug: the rows stay in hand, never a flood of resends
+                log.error("outcomes were not recorded", destination=self.destination.name, count=len(attempts))
                 return
             with self._lock:
-                self._uncommitted.pop(attempt.delivery, None)
+                for attempt in attempts:
+                    self._uncommitted.pop(attempt.delivery, None)
             self.wake()
 
         self._writer.submit(job, committed)

@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,8 +104,10 @@ class Wire:
             self._socket.close()
             self._socket = None
 
-    def exchange(self, message: bytes, control_id: str, stop: threading.Event) -> acks.Ack:
-        """Send one message and return the answer to it.
+    def exchange(
+        self, message: bytes, control_id: str, stop: threading.Event, meanwhile: Callable[[], None] = lambda: None
+    ) -> acks.Ack:
+        """Send one message and return the answer to it; while that is awaited, do `meanwhile` now and then.
 
         A CA is returned only where no application answer is agreed, or none followed. Raises `Unreachable` where nothing
         was sent, `Unanswered` where no answer came, ValueError for a message that no frame can hold. When `stop` is set the
@@ -115,7 +118,7 @@ class Wire:
         try:
             wire.settimeout(self._destination.ack_timeout)
             wire.sendall(framed)
-            answer = self._answer(wire, control_id, stop)
+            answer = self._answer(wire, control_id, stop, meanwhile)
         except (OSError, Unanswered) as lost:
             self.close()
             why = str(lost) if isinstance(lost, Unanswered) else f"the connection was lost: {_reason(lost)}"
@@ -167,7 +170,7 @@ class Wire:
             problem = f"no TLS with {there.host}:{there.port}: {_reason(error)}"
             raise Unreachable(problem) from None
 
-    def _answer(self, wire: socket.socket, control_id: str, stop: threading.Event) -> acks.Ack:
+    def _answer(self, wire: socket.socket, control_id: str, stop: threading.Event, meanwhile: Callable[[], None]) -> acks.Ack:
         decoder = mllp.Decoder(acks.MAX_ACK_SIZE)
         received: acks.Ack | None = None  # CA: received and safe, whatever comes after
         deadline = time.monotonic() + self._destination.ack_timeout
@@ -180,6 +183,7 @@ class Wire:
             try:
                 data = wire.recv(_READ)
             except TimeoutError:
+                meanwhile()
                 continue
             except OSError:
                 if received:

@@ -373,8 +373,10 @@ def test_a_message_received_safely_is_never_resent(outbox: Outbox, turn: str, pr
 def test_a_resend_to_a_receiver_that_knows_no_duplicates_is_marked(outbox: Outbox) -> None:
     report = outbox.put("M1")
     forgetful = Profile(dedupes_by="none")
-    ehr = EhrSimulator(behaviour=script(M1=["hangup"]))
-    with ehr, delivering(outbox.engine, destination(ehr.start().address, profile=forgetful)):
+    with (
+        EhrSimulator(behaviour=script(M1=["hangup"])) as ehr,
+        delivering(outbox.engine, destination(ehr.address, profile=forgetful)),
+    ):
         until(outbox.settled)
     with reading(outbox.engine) as conn:
         details = [row.detail for row in results.events_of(conn, report)]

@@ -7,12 +7,14 @@ an empty queue.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import heapq
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain, zip_longest
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Row, Select, Subquery, and_, func, insert, not_, or_, select, union_all, update
+from sqlalchemy import Connection, CursorResult, Row, Select, func, insert, select, update
 
 from . import schema
 from .engine import now as server_time
@@ -21,7 +23,8 @@ from .schema import delivery, event, report
 QUEUED, UNANSWERED, POSTED, REFUSED, WITHDRAWN = "queued", "unanswered", "posted", "refused", "withdrawn"
 PENDING = (QUEUED, UNANSWERED)  # the EHR may not have it yet: to be sent, and in order
 
-_WINDOW = 200  # rows looked at from one end before all of them are
+_WINDOW = 200  # rows looked at from one end where that finds any to send
+_PAGE = 2000  # rows at a time where it does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +55,7 @@ class Attempt:
     may_be_doubled: bool = False  # sent again after no answer to a receiver that does not tell a resend: for reconciliation
 
 
-def queue(  # noqa: PLR0917 - the row's columns, in their order
-    conn: Connection, report_id: int, destination: str, control_id: str, patient: str, body: bytes, at: datetime
-) -> int:
+def queue(conn: Connection, report_id: int, destination: str, control_id: str, patient: str, body: bytes, at: datetime) -> int:
     """Put a message into the outbox and return its row's id. `patient` is authority and MRN: order holds within it.
 
     Raises ValueError for a control id that MSH-10 has no room for (20 characters, HL7 v2.5.1), and IntegrityError for one
@@ -81,53 +82,93 @@ def next_due(
     now: datetime,
     limit: int,
     *,
-    newest_first: bool = False,
     busy: Collection[int] = (),
     settled: Collection[int] = (),
 ) -> list[int]:
-    """Ids that may be sent now, at most one per patient, from the oldest or the newest end of the queue.
+    """Ids that may be sent now, at most one per patient, alternately from the newest and the oldest end of the queue.
 
-    `busy` are rows that the sender has in hand: they are not picked. Those of them in `settled` are posted or refused, which
-    only the store does not know yet: they hold nothing back.
+    So a new result goes out at once though a day's backlog lies before it, and the backlog drains all the same. `busy` are
+    rows that the sender has in hand: they are not picked. Those of them in `settled` are posted or refused, which only the
+    store does not know yet: they hold nothing back.
     """
-    for window in (_WINDOW, None):
-        pending = _pending(destination, newest_first, window)
-        order = pending.c.id.desc() if newest_first else pending.c.id
-        query = select(pending.c.id).where(*_sendable(pending, destination, now, busy, settled)).order_by(order).limit(limit)
-        found = list(conn.execute(query).scalars())
-        if found or window is None or conn.execute(select(func.count()).select_from(pending)).scalar_one() < window:
+    oldest: list[int] = []
+    seen: set[str] = set()
+    walked = 0
+    rows = heapq.merge(*(_oldest(conn, destination, state) for state in PENDING), key=lambda row: row.id)
+    for walked, row in enumerate(rows, 1):
+        if row.id not in settled and row.patient not in seen:  # else an earlier one of this patient holds it back
+            seen.add(row.patient)
+            if row.id not in busy and _is_due(row, now):
+                oldest.append(row.id)
+        if len(oldest) >= limit or (oldest and walked >= _WINDOW):
             break
-    return found
+    else:
+        return oldest
+    newest = _newest(conn, destination, now, limit // 2, busy, settled)
+    both = chain.from_iterable(zip_longest(newest, oldest[: limit - len(newest)]))
+    return list(dict.fromkeys(delivery_id for delivery_id in both if delivery_id is not None))
 
 
-def _pending(destination: str, newest_first: bool, window: int | None) -> Subquery:
-    """The rows of one end of the queue. One SELECT for each state, because only so does the index give them in order."""
-    ends: list[Any] = []
+def _oldest(conn: Connection, destination: str, state: str) -> Iterator[Row[Any]]:
+    """The destination's rows in this state from the oldest on, read page by page as they are asked for."""
+    last, page = 0, _WINDOW
+    while True:
+        query = _queue_of(destination, state).where(delivery.c.id > last).order_by(delivery.c.id).limit(page)
+        rows = conn.execute(query).all()
+        yield from rows
+        if len(rows) < page:
+            return
+        last, page = rows[-1].id, _PAGE
+
+
+def _newest(
+    conn: Connection, destination: str, now: datetime, limit: int, busy: Collection[int], settled: Collection[int]
+) -> list[int]:
+    """Sendable rows among the newest ones, newest first; none where earlier ones of their patients hold all of them back."""
+    first_of: dict[str, Row[Any]] = {}
     for state in PENDING:
-        end: Select[Any] = select(delivery.c.id, delivery.c.patient, delivery.c.next_attempt_at)
-        end = end.where(delivery.c.destination == destination, delivery.c.state == state)
-        end = end.order_by(delivery.c.id.desc() if newest_first else delivery.c.id)
-        ends.append(select(end.limit(window).subquery()) if window else end.order_by(None))
-    return union_all(*ends).subquery("pending")
+        for row in conn.execute(_queue_of(destination, state).order_by(delivery.c.id.desc()).limit(_WINDOW)):
+            if row.id not in settled and (row.patient not in first_of or row.id < first_of[row.patient].id):
+                first_of[row.patient] = row
+    candidates = sorted((row.id for row in first_of.values() if row.id not in busy and _is_due(row, now)), reverse=True)
+    found: list[int] = []
+    for start in range(0, len(candidates), 2 * limit):
+        part = candidates[start : start + 2 * limit]
+        held_back = set(conn.execute(_held_back(destination, part, settled)).scalars())
+        found += [delivery_id for delivery_id in part if delivery_id not in held_back]
+        if len(found) >= limit:
+            break
+    return found[:limit]
 
 
-def _sendable(pending: Subquery, destination: str, now: datetime, busy: Collection[int], settled: Collection[int]) -> list[Any]:
+def _queue_of(destination: str, state: str) -> Select[Any]:
+    """One SELECT for each state, because only so does the index give its rows in order."""
+    columns = (delivery.c.id, delivery.c.patient, delivery.c.next_attempt_at)
+    return select(*columns).where(delivery.c.destination == destination, delivery.c.state == state)
+
+
+def _held_back(destination: str, ids: Sequence[int], settled: Collection[int]) -> Select[Any]:
+    """Those of these rows whose patient has an earlier one pending.
+
+    An empty text is joined to the state so that PostgreSQL looks in the patient's index: without fresh statistics it would
+    take the one by state for as good, and read the whole queue for every row.
+    """
     earlier = delivery.alias("earlier")
-    holds_back = [
+    where = [
         earlier.c.destination == destination,
-        earlier.c.patient == pending.c.patient,
-        earlier.c.state.in_(PENDING),
-        earlier.c.id < pending.c.id,
+        earlier.c.patient == delivery.c.patient,
+        earlier.c.state.concat("").in_(PENDING),
+        earlier.c.id < delivery.c.id,
     ]
     if settled:
-        holds_back.append(earlier.c.id.not_in(list(settled)))
-    where: list[Any] = [
-        or_(pending.c.next_attempt_at.is_(None), pending.c.next_attempt_at <= now),
-        not_(select(1).select_from(earlier).where(and_(*holds_back)).exists()),
-    ]
-    if busy:
-        where.append(pending.c.id.not_in(list(busy)))
-    return where
+        where.append(earlier.c.id.not_in(list(settled)))
+    found = select(1).select_from(earlier).where(*where).correlate(delivery).exists()
+    rows = select(delivery.c.id, found.label("held_back")).where(delivery.c.id.in_(ids)).subquery()
+    return select(rows.c.id).where(rows.c.held_back)
+
+
+def _is_due(row: Row[Any], now: datetime) -> bool:
+    return row.next_attempt_at is None or bool(row.next_attempt_at <= now)
 
 
 def load(conn: Connection, delivery_id: int) -> Letter | None:
