@@ -162,7 +162,7 @@ class Acts:
         blank: dict[str, Any] = {"specimen": None, "tests": [], "claim": None, "evidence": []} if was == "held" else {}
         why = last.detail.get("why", "") if last.what == "dismissed" else "an act of a person was undone"
         results.change(self.conn, row.id, state=was, reason=last.detail.get("hold", ""), why=why, **blank)
-        self._audit("undo", f"result {row.id}", {"act": last.what})
+        self._audit("undo", f"result {row.id}", {"undone": last.what})
         if was == "held":
             self.verdicts.review(self.conn, [row.id])
         return last.what, self._result(row.id).state

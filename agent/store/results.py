@@ -227,7 +227,7 @@ def messages_of(conn: Connection, report_id: int) -> list[dict[str, Any]]:
 def acts_on(conn: Connection, report_id: int) -> list[dict[str, Any]]:
     """What people did with this report."""
     rows = conn.execute(select(audit).where(audit.c.subject == f"result {report_id}").order_by(audit.c.id)).all()
-    return [{"at": row.at.isoformat(), "who": row.who, "act": row.act, **row.detail} for row in rows]
+    return [{**row.detail, "at": row.at.isoformat(), "who": row.who, "act": row.act} for row in rows]
 
 
 def counts(conn: Connection) -> dict[str, int]:
