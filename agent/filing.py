@@ -213,6 +213,7 @@ def _alarm(conn: Connection, filed: Iterable[int], row: results.ReportRow) -> No
     """What is in a chart is contradicted by this result: shown on `status` until a person has seen to it."""
     for report_id in filed:
         results.log(conn, report_id, "contradicted", row.heard_at, {"by": row.id})
+        results.raise_alarm(conn, report_id, "contradicted", row.heard_at, {"by": row.id})
 
 
 def _row_of(conn: Connection, fit: Fit | None) -> int | None:

@@ -107,7 +107,8 @@ def attention(conn: Connection, now: datetime) -> list[Attention]:
     since = now - _RECENT
     found: list[Attention] = []
     held, critical = results.held(conn), results.held_critical(conn)
-    contradicted = results.events(conn, "contradicted", since)
+    contradicted = results.alarms(conn, "contradicted", since)
+    overtaken = results.alarms(conn, "overtaken", since)
     refused, unreadable = results.in_state(conn, "refused"), results.in_state(conn, "unreadable")
     incomplete = results.incomplete_units(conn, since)
     if critical:
@@ -117,6 +118,9 @@ def attention(conn: Connection, now: datetime) -> list[Attention]:
     if contradicted:
         hint = "results in the chart that the instrument has since stated of another: `chartbound result ID`"
         found.append(Attention("charted results contradicted", len(contradicted), contradicted[-1].at, hint))
+    if overtaken:
+        hint = "the EHR has a message that was withdrawn while it was on the wire: `chartbound result ID`"
+        found.append(Attention("accepted after they were withdrawn", len(overtaken), overtaken[-1].at, hint))
     if refused:
         found.append(
             Attention("refused by the EHR", len(refused), refused[0].heard_at, "mend the cause, then `chartbound resend ID`")
@@ -140,7 +144,7 @@ def attention(conn: Connection, now: datetime) -> list[Attention]:
 def gaps(conn: Connection, since: datetime) -> list[dict[str, Any]]:
     """Running numbers of instruments that were never heard, those heard later left out."""
     found = []
-    for event in results.events(conn, "sequence_gap", since):
+    for event in results.alarms(conn, "sequence_gap", since):
         first, last = event.detail["from"], event.detail["to"]
         missing = results.missing_sequence(conn, event.detail["instrument"], first, last)
         if missing:

@@ -152,7 +152,7 @@ class Verdicts:
         last = results.last_sequence(conn, self.agent, instrument.name)
         if last is not None and 1 < report.sequence - last <= _LONGEST_GAP:
             detail = {"instrument": instrument.name, "from": last + 1, "to": report.sequence - 1}
-            results.log(conn, None, "sequence_gap", at, detail)
+            results.raise_alarm(conn, None, "sequence_gap", at, detail)
 
     def _unreadable(self, conn: Connection, journal: str, unit: Heard, driver: str, why: UnreadableReport) -> None:
         report = Report(SampleKind.UNKNOWN, (), problem=str(why))

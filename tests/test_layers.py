@@ -33,7 +33,7 @@ def imports_of_ours(path: Path) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.ImportFrom) and node.level:
             base = here[: len(here) - node.level + 1]
             target = [*base, *(node.module.split(".") if node.module else [])]
-            names = [alias.name for alias in node.names] if len(target) < 2 else [""]
+            names = [alias.name for alias in node.names if alias.name != "__version__"] if len(target) < 2 else [""]
             for name in names:
                 yield node.lineno, ".".join([*target, name] if name else target)
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("chartbound"):

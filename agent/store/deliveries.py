@@ -18,7 +18,7 @@ from sqlalchemy import Connection, CursorResult, Row, Select, func, insert, sele
 
 from . import schema
 from .engine import now as server_time
-from .schema import delivery, event, report
+from .schema import alarm, delivery, event, report
 
 QUEUED, UNANSWERED, POSTED, REFUSED, WITHDRAWN = "queued", "unanswered", "posted", "refused", "withdrawn"
 PENDING = (QUEUED, UNANSWERED)  # the EHR may not have it yet: to be sent, and in order
@@ -214,6 +214,14 @@ def record(conn: Connection, attempts: Iterable[Attempt]) -> None:
             detail["may_be_doubled"] = True
         if overtaken:
             detail["overtaken"] = row.state
+            if attempt.state == POSTED:
+                values = {
+                    "report": row.report,
+                    "what": "overtaken",
+                    "at": attempt.at,
+                    "detail": {"destination": row.destination},
+                }
+                conn.execute(insert(alarm).values(values))
         conn.execute(insert(event).values(report=row.report, what="attempt", at=attempt.at, detail=detail))
         reports.add(row.report)
     refresh_report_state(conn, reports)

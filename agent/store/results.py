@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, select, update
 
-from .schema import audit, delivery, event, instrument, report, specimen, unit
+from .schema import alarm, audit, delivery, event, instrument, report, specimen, unit
 
 STATES = (
     "received",
@@ -167,12 +167,15 @@ def events_of(conn: Connection, report_id: int) -> Sequence[Row[Any]]:
     return conn.execute(select(event).where(event.c.report == report_id).order_by(event.c.id)).all()
 
 
-def events(conn: Connection, what: str, since: datetime | None = None) -> Sequence[Row[Any]]:
-    """Every event of one kind, newest first."""
-    query = select(event).where(event.c.what == what)
-    if since is not None:
-        query = query.where(event.c.at >= since)
-    return conn.execute(query.order_by(event.c.id.desc()).limit(200)).all()
+def raise_alarm(conn: Connection, report_id: int | None, what: str, at: datetime, detail: dict[str, Any]) -> None:
+    """Append something that a person must be told of."""
+    conn.execute(insert(alarm).values(report=report_id, what=what, at=at, detail=detail))
+
+
+def alarms(conn: Connection, what: str, since: datetime) -> Sequence[Row[Any]]:
+    """Every alarm of one kind since this time, newest first."""
+    query = select(alarm).where(alarm.c.what == what, alarm.c.at >= since)
+    return conn.execute(query.order_by(alarm.c.id.desc()).limit(200)).all()
 
 
 def listed(conn: Connection, state: str | None = None, limit: int = 200) -> Sequence[Row[Any]]:

@@ -189,7 +189,6 @@ delivery = Table(  # one row per report, version and destination; the bytes neve
     Column("destination", String(64), nullable=False),
     Column("control_id", String(20), nullable=False),  # MSH-10
     Column("patient", String(140), nullable=False),  # authority and MRN: order holds within this
-    Column("body", LargeBinary, nullable=False),  # the ORU as it goes on the wire, without MLLP framing
     Column("state", String(12), nullable=False),  # queued | unanswered | posted | refused | withdrawn
     Column("attempts", Integer, nullable=False, default=0),
     Column("next_attempt_at", Utc),  # None: at once
@@ -197,6 +196,7 @@ delivery = Table(  # one row per report, version and destination; the bytes neve
     Column("outcome", Text, nullable=False, default=""),  # the last outcome, for a person
     Column("queued_at", Utc, nullable=False),
     Column("settled_at", Utc),
+    Column("body", LargeBinary, nullable=False),  # the ORU as on the wire; last, so that SQLite need not walk it for the rest
     UniqueConstraint("destination", "control_id"),
     Index(None, "destination", "state", "id"),
     Index(None, "destination", "patient", "state", "id"),
@@ -218,6 +218,17 @@ event = Table(  # what happened to a report, in order: append-only
     Column("report", ForeignKey(report.c.id), index=True),
     Column("what", String(32), nullable=False),  # settled | reviewed | attempt | confirmed | assigned | …
     Column("detail", JSON, nullable=False),
+)
+
+alarm = Table(  # what a person must be told of beside the results' states: append-only
+    "alarm",
+    metadata,
+    _id(),
+    Column("at", Utc, nullable=False),
+    Column("report", ForeignKey(report.c.id)),
+    Column("what", String(32), nullable=False),  # sequence_gap | contradicted | overtaken
+    Column("detail", JSON, nullable=False),
+    Index(None, "what", "at"),
 )
 
 audit = Table(  # acts of people, as a hash chain per agent: append-only

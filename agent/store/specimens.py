@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Row, Select, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, delete, insert, or_, select, tuple_, update
 
 from ...hl7.chart import OrderedTest, Patient, Specimen
 from .schema import claim, ordered_test, specimen
@@ -101,6 +101,21 @@ def add_tests(conn: Connection, row: int, tests: Iterable[OrderedTest]) -> int:
             ],
         )
     return len(new)
+
+
+def drop_tests(conn: Connection, row: int, tests: Iterable[OrderedTest]) -> None:
+    """Take these ordered tests, by placer order and code, off a specimen that others stay on."""
+    keys = [(test.placer_order, test.code) for test in tests]
+    conn.execute(
+        delete(ordered_test).where(
+            ordered_test.c.specimen == row, tuple_(ordered_test.c.placer_order, ordered_test.c.code).in_(keys)
+        )
+    )
+
+
+def change(conn: Connection, row: int, **values: object) -> None:
+    """Write these columns of a specimen anew."""
+    conn.execute(update(specimen).where(specimen.c.id == row).values(**values))
 
 
 def cancel(conn: Connection, row: int, at: datetime) -> None:

@@ -15,7 +15,7 @@ depends_on = None
 
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite numbers rows by itself only where the key is INTEGER
 _TIME = sa.DateTime(timezone=True)
-_APPEND_ONLY = ("event", "audit")
+_APPEND_ONLY = ("event", "alarm", "audit")
 
 
 def upgrade() -> None:
@@ -172,7 +172,6 @@ def upgrade() -> None:
         sa.Column("destination", sa.String(64), nullable=False),
         sa.Column("control_id", sa.String(20), nullable=False),
         sa.Column("patient", sa.String(140), nullable=False),
-        sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("state", sa.String(12), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_attempt_at", _TIME, nullable=True),
@@ -180,6 +179,7 @@ def upgrade() -> None:
         sa.Column("outcome", sa.Text(), nullable=False),
         sa.Column("queued_at", _TIME, nullable=False),
         sa.Column("settled_at", _TIME, nullable=True),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(["report"], ["report.id"], name=op.f("fk_delivery_report")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_delivery")),
         sa.UniqueConstraint("destination", "control_id", name=op.f("uq_delivery_destination_control_id")),
@@ -198,6 +198,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_event")),
     )
     op.create_index(op.f("ix_event_report"), "event", ["report"])
+    op.create_table(
+        "alarm",
+        sa.Column("id", _ID, autoincrement=True, nullable=False),
+        sa.Column("at", _TIME, nullable=False),
+        sa.Column("report", _ID, nullable=True),
+        sa.Column("what", sa.String(32), nullable=False),
+        sa.Column("detail", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(["report"], ["report.id"], name=op.f("fk_alarm_report")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_alarm")),
+    )
+    op.create_index(op.f("ix_alarm_what_at"), "alarm", ["what", "at"])
     if op.get_bind().dialect.name == "postgresql":
         _refuse_changes_postgresql()
     else:
