@@ -172,9 +172,8 @@ def lineage(said: dict[str, Any]) -> None:
         _say(f"  {piece}")
     for message in said["messages"]:
         attempts = f"{message['attempts']} attempt{'s' * (message['attempts'] != 1)}"
-        _say(
-            f"\nMessage {message['control_id']} to {message['destination']}: {message['state']}, {attempts}, {message['outcome']}"
-        )
+        head = f"\nMessage {message['control_id']} to {message['destination']}"
+        _say(f"{head}: {message['state']}, {attempts}, {message['outcome']}")
         for segment in message["message"].split("\r"):
             _say(f"  {segment}", "dim")
     _say("\nWhat happened:")

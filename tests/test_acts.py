@@ -13,6 +13,7 @@ from sqlalchemy import Engine, select
 
 from chartbound.agent import audit
 from chartbound.agent.acts import Refused
+from chartbound.agent.status import attention
 from chartbound.agent.store import deliveries
 from chartbound.agent.store.deliveries import Attempt
 from chartbound.agent.store.engine import reading, writing
@@ -206,3 +207,19 @@ def test_every_act_is_on_the_record_without_the_identifiers_that_were_given(clin
     assert acts_on_record(clinic)[-1] == ("CLINIC\\jdoe", "assigned", f"result {row.id}")
     with reading(clinic.engine) as conn:
         assert "RIVERA" not in str(conn.execute(select(audit_table.c.detail)).all())
+
+
+def test_a_message_that_was_withdrawn_on_the_wire_and_then_accepted_is_an_alarm(clinic: Clinic) -> None:
+    clinic.register(A_LABEL, ANA, HBA1C)
+    clinic.register(B_LABEL, BEN, replace(HBA1C, placer_order="P-7"))
+    [row] = clinic.run("hba1c-1", ran(specimen_id=A_LABEL))
+    [on_the_wire] = clinic.messages(row.id)
+    with clinic.acting() as acts:
+        acts.assign(row.id, B_LABEL, identifiers(BEN))
+    with writing(clinic.engine) as conn:
+        [first, _] = deliveries.of_report(conn, row.id)
+        assert first.control_id == on_the_wire["control_id"]
+        deliveries.record(conn, [Attempt(first.id, 1, "posted", "delivered", NINE)])
+    with reading(clinic.engine) as conn:
+        waiting = [one.what for one in attention(conn, NINE)]
+    assert waiting == ["accepted after they were withdrawn"]

@@ -215,13 +215,8 @@ def record(conn: Connection, attempts: Iterable[Attempt]) -> None:
         if overtaken:
             detail["overtaken"] = row.state
             if attempt.state == POSTED:
-                values = {
-                    "report": row.report,
-                    "what": "overtaken",
-                    "at": attempt.at,
-                    "detail": {"destination": row.destination},
-                }
-                conn.execute(insert(alarm).values(values))
+                said = {"destination": row.destination}
+                conn.execute(insert(alarm).values(report=row.report, what="overtaken", at=attempt.at, detail=said))
         conn.execute(insert(event).values(report=row.report, what="attempt", at=attempt.at, detail=detail))
         reports.add(row.report)
     refresh_report_state(conn, reports)
