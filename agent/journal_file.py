@@ -133,6 +133,10 @@ class JournalReader:
         """The numbers of all units whose text is still here."""
         return {number for (number,) in self._rows("SELECT number FROM unit WHERE data IS NOT NULL")}
 
+    def last(self) -> int:
+        """The number of the last unit that was heard; 0 where there is none."""
+        return int(self._rows("SELECT coalesce(max(number), 0) FROM unit")[0][0])
+
     def count(self) -> int:
         """How many units this journal has ever heard, whole and incomplete, purged or not."""
         return int(self._rows("SELECT count(*) FROM unit")[0][0])

@@ -51,12 +51,14 @@ class Judge:
         def settled(numbers: Sequence[int]) -> set[int]:
             return results.settled_among(conn, self._journal.id, numbers)
 
+        last = self._journal.last()
         for count, unit in enumerate(self._journal.unsettled(settled, after=self._done)):
             if count == _UNITS_A_TURN:
                 self._more = True
                 return
             self._settle(conn, unit)
             self._reached = unit.number
+        self._reached = max(self._reached, last)
 
     def _settle(self, conn: Connection, unit: Heard) -> None:
         savepoint = conn.begin_nested()

@@ -7,19 +7,22 @@ own, so that a commit is shared and a job that fails takes nothing of its neighb
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from .store.engine import StoreUnavailable, writing
+from .store.engine import writing
 
 Job = Callable[[Connection], None]
 
 _BATCH = 128  # jobs in one transaction: enough to share a commit, short enough that a person's act never waits long
 _RETRY_SECONDS = (0.2, 10.0)
+_TURN_SECONDS, _PAUSE_SECONDS = 0.1, 0.01
 
 log = structlog.get_logger("chartbound.writer")
 
@@ -65,26 +68,18 @@ class StoreWriter(threading.Thread):
 
     def run(self) -> None:
         delay = _RETRY_SECONDS[0]
-        while True:
-            with self._wake:
-                if not self._jobs:
-                    self._idle = True
-                    self._wake.notify_all()
-                self._wake.wait_for(lambda: bool(self._jobs) or self._stopping)
-                if not self._jobs:
-                    return
-                batch = [self._jobs[i] for i in range(min(_BATCH, len(self._jobs)))]
+        busy_since = time.monotonic()
+        while batch := self._next():
             try:
                 if not self._prepared:
                     self._prepare()
                     self._prepared = True
                 self._commit(batch)
-            except (OperationalError, InterfaceError, StoreUnavailable) as error:
+            except Exception as error:  # noqa: BLE001 - whatever the store does, what is waiting stays and is tried again
                 self._say_away(error)
-                if self._stopping:
-                    return
                 with self._wake:
-                    self._wake.wait_for(lambda: self._stopping, delay)
+                    if self._wake.wait_for(lambda: self._stopping, delay):
+                        return
                 delay = min(delay * 2, _RETRY_SECONDS[1])
                 continue
             delay = _RETRY_SECONDS[0]
@@ -97,6 +92,18 @@ class StoreWriter(threading.Thread):
             for _, committed in batch:
                 if committed:
                     committed()
+            if time.monotonic() - busy_since > _TURN_SECONDS:
+                time.sleep(_PAUSE_SECONDS)  # SQLite has no queue of writers: without a gap another process might never come in
+                busy_since = time.monotonic()
+
+    def _next(self) -> list[tuple[Job, Callable[[], None] | None]]:
+        """Wait for jobs and return the next batch, which stays queued until it is committed; empty when it is time to end."""
+        with self._wake:
+            if not self._jobs:
+                self._idle = True
+                self._wake.notify_all()
+            self._wake.wait_for(lambda: bool(self._jobs) or self._stopping)
+            return list(islice(self._jobs, _BATCH))
 
     def _commit(self, batch: list[tuple[Job, Callable[[], None] | None]]) -> None:
         with writing(self._engine) as conn:
@@ -114,8 +121,11 @@ class StoreWriter(threading.Thread):
                     log.exception("a piece of work for the store failed", job=getattr(job, "__qualname__", str(job)))
         self.commits += 1
 
-    def _say_away(self, error: DBAPIError | StoreUnavailable) -> None:
-        cause = str(error.orig if isinstance(error, DBAPIError) else error)
-        if not self.away:
-            log.error("the store cannot be written; listening goes on", cause=cause)
+    def _say_away(self, error: Exception) -> None:
+        cause = (
+            str(error.orig) if isinstance(error, DBAPIError) else str(error) if hasattr(error, "hint") else type(error).__name__
+        )
+        if self.away:
+            return
         self.away = f"the store cannot be written: {cause}"
+        log.error("the store cannot be written; listening goes on", cause=cause, exc_info=error)
