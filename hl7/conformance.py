@@ -71,7 +71,7 @@ def validate(message: bytes) -> str:
     try:
         values = _take_values(segments)
         text = "\r".join(map("|".join, segments))
-        parsed = parse_message(text, VALIDATION_LEVEL.STRICT, force_validation=True)  # type: ignore[no-untyped-call]
+        parsed = parse_message(text, VALIDATION_LEVEL.STRICT, force_validation=True)
         for value_type, value in values:
             _judge_value(value_type, value, parsed.version)
         # hl7apy takes segments in any order, and writes them in the standard's.
@@ -116,12 +116,12 @@ def _judge_value(value_type: str, text: str, version: str) -> None:
     from hl7apy.parser import parse_components
 
     try:
-        parts = parse_components(  # type: ignore[no-untyped-call]
+        parts = parse_components(
             text, value_type, version, validation_level=VALIDATION_LEVEL.STRICT
         )
     except (HL7apyException, ValueError):
         parts = []
-    simple = is_base_datatype(value_type, version)  # type: ignore[no-untyped-call]
+    simple = is_base_datatype(value_type, version)
     if not parts or (simple and len(parts) > 1):
         raise ValidationError(f"OBX-5 is not of the type that OBX-2 says ({value_type})")
 

@@ -157,7 +157,7 @@ def test_every_behaviour_is_understood() -> None:
 def test_python_hl7s_client_gets_its_answer(ehr: EhrSimulator) -> None:
     from hl7.client import MLLPClient
 
-    with MLLPClient(*ehr.address) as client:  # type: ignore[no-untyped-call]
+    with MLLPClient(*ehr.address) as client:
         answer = client.send_message(oru("M1"))
     assert b"MSA|AA|M1" in answer
     assert list(ehr.messages) == ["M1"]
@@ -194,7 +194,7 @@ def python_hl7_server() -> Iterator[tuple[tuple[str, int], list[str]]]:
             await writer.wait_closed()
 
     async def serve() -> None:
-        server = await hl7.mllp.start_hl7_server(converse, "127.0.0.1", 0)  # type: ignore[no-untyped-call]
+        server = await hl7.mllp.start_hl7_server(converse, "127.0.0.1", 0)
         address.append(server.sockets[0].getsockname())
         ready.set()
         await done.wait()
@@ -245,7 +245,7 @@ def hl7apy_server() -> Iterator[tuple[tuple[str, int], list[str]]]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        server = MLLPServer("127.0.0.1", 0, {"ORU^R01^ORU_R01": (Handler,)}, timeout=5)  # type: ignore[no-untyped-call]
+        server = MLLPServer("127.0.0.1", 0, {"ORU^R01^ORU_R01": (Handler,)}, timeout=5)
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
