@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from .. import __version__
 from . import cli_acts
 from .cli_support import AsJson, ResultId, SiteFile, SiteOption, explained, fail, print_json, site_path, store
 
@@ -24,9 +25,27 @@ app.add_typer(cli_acts.app)
 app.add_typer(audit_app, name="audit")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"chartbound {__version__}")
+        raise typer.Exit(0)
+
+
+@app.callback()
+def _chartbound(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """chartbound takes point-of-care results from the instruments to the EHR."""
+
+
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write it.")] = Path()) -> None:
-    """Write a commented site.toml to begin with."""
+    """Write a commented site.toml to begin with.
+
+    A site file that is there already is left as it is.
+    """
     from . import check as checking
 
     try:
@@ -40,7 +59,11 @@ def init(folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to 
 
 @app.command()
 def check(site: SiteFile = None, as_json: AsJson = False) -> None:
-    """Examine the site file, catalog, profiles and drivers, and a sample message for each instrument."""
+    """Examine the site file and all that it names.
+
+    Every mistake of site file, catalog, profiles and drivers is said at once with its line. Then a made-up result of each
+    instrument becomes a message for each destination, which is judged against HL7.
+    """
     from . import check as checking
     from . import show
 
@@ -56,7 +79,10 @@ def check(site: SiteFile = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def run(site: SiteFile = None) -> None:
-    """Run the agent in the foreground; Ctrl-C or SIGTERM stops it within 5 s with nothing lost."""
+    """Run the agent in the foreground.
+
+    Ctrl-C or SIGTERM stops it within 5 s with nothing lost.
+    """
     from . import check as checking
     from . import host, logs
     from .runtime import Agent
@@ -71,7 +97,10 @@ def run(site: SiteFile = None) -> None:
 
 @app.command()
 def status(site: SiteOption = None, as_json: AsJson = False) -> None:
-    """What is running, what waits for a person, and whether the EHR answers."""
+    """What is running, and what waits for a person.
+
+    Each instrument's port, each destination and its last answer, and what a person should look at, the gravest first.
+    """
     from . import show
     from . import status as watching
     from .store.engine import reading
@@ -88,7 +117,10 @@ def status(site: SiteOption = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def ledger(site: SiteOption = None, as_json: AsJson = False) -> None:
-    """The conservation ledger: everything heard, each in exactly one state. Exit code 1 where it does not balance."""
+    """Is everything that was heard accounted for?
+
+    Each report is in exactly one state. Exit code 1 where the sum is not what was heard.
+    """
     from . import show
     from .journal_file import JournalReader
     from .ledger import ledger as count
@@ -117,7 +149,7 @@ def results(
     site: SiteOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Results, newest first."""
+    """List results, newest first."""
     from . import show, views
     from .store.engine import reading
     from .store.results import STATES
@@ -134,7 +166,10 @@ def results(
 
 @app.command()
 def result(result_id: ResultId, site: SiteOption = None, as_json: AsJson = False) -> None:
-    """One result's whole lineage: bytes heard, report, evidence, messages, each answer, acts of people."""
+    """Show one result's whole way, from the bytes to the answer.
+
+    Bytes heard, report, evidence, messages, each answer of the EHR, and the acts of people.
+    """
     from . import show, views
     from .store.engine import reading
 
@@ -150,7 +185,10 @@ def result(result_id: ResultId, site: SiteOption = None, as_json: AsJson = False
 
 @audit_app.command("verify")
 def audit_verify(site: SiteOption = None, as_json: AsJson = False) -> None:
-    """Check the hash chain of the audit record. Exit code 1 where a row was changed, taken out or moved."""
+    """Check the hash chain of the audit record.
+
+    Exit code 1 where a row was changed, taken out or moved.
+    """
     from . import audit
     from .store.engine import reading
 
@@ -174,7 +212,10 @@ def drivers(
     site: SiteOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """The instruments that can be connected; with a name, how to set that one up."""
+    """List the instruments that can be connected.
+
+    With a name: how to cable and set up that one, and its options.
+    """
     from ..drivers import driver as known
     from . import check as checking
     from . import show
@@ -203,7 +244,10 @@ def drivers(
 
 @app.command()
 def ports(as_json: AsJson = False) -> None:
-    """The serial ports of this PC, with the USB identity to write into the site file."""
+    """List the serial ports of this PC.
+
+    Each with the USB identity to write into the site file.
+    """
     from . import serial_ports, show
 
     found = serial_ports.listing()
@@ -221,7 +265,10 @@ def record(
     baud: Annotated[int, typer.Option(min=0, help="0: the driver's own, else 9600.")] = 0,
     seconds: Annotated[float, typer.Option(min=0, help="Stop after so long; 0: until Ctrl-C.")] = 0.0,
 ) -> None:
-    """Write what goes over a live port as a transcript in plain text. Nothing of it enters the store."""
+    """Write what goes over a live port as a transcript.
+
+    The transcript is plain text. Nothing of it enters the store.
+    """
     from . import recorder
 
     with explained():
@@ -231,12 +278,15 @@ def record(
 
 @app.command()
 def replay(
-    file: Path,
-    driver: Annotated[str, typer.Option(help="The driver to read it with.")] = "",
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The transcript.")],
+    driver: Annotated[str, typer.Option(help="The driver to read it with; without it the one it names.")] = "",
     option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, an option of the driver; may be repeated.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read a transcript with a driver and print the reports that it gives."""
+    """Read a transcript with a driver and print its reports.
+
+    Exit code 1 where something in it could not be read.
+    """
     from . import recorder, show
 
     with explained():

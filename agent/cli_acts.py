@@ -28,8 +28,10 @@ app.add_typer(specimens_app, name="specimens")
 
 
 @specimens_app.command("list")
-def specimens_list(limit: Annotated[int, typer.Option(min=1)] = 500, site: SiteOption = None, as_json: AsJson = False) -> None:
-    """The registered specimens, newest first."""
+def specimens_list(
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 500, site: SiteOption = None, as_json: AsJson = False
+) -> None:
+    """List the registered specimens, newest first."""
     from . import show, views
     from .store.engine import reading
 
@@ -55,7 +57,10 @@ def specimens_add(
     site: SiteOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Register a labelled specimen with the tests ordered on it."""
+    """Register a labelled specimen and the tests ordered on it.
+
+    Collected now, by this PC's clock. Held results that waited for this order are looked at again.
+    """
     from ..hl7.chart import OrderedTest, Patient, Specimen
     from .orders import Ordered
 
@@ -78,9 +83,14 @@ def specimens_add(
 
 @specimens_app.command("import")
 def specimens_import(
-    file: Annotated[Path, typer.Argument(metavar="FILE.csv")], site: SiteOption = None, as_json: AsJson = False
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="An order CSV in UTF-8.")],
+    site: SiteOption = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Register the specimens of an order CSV; bad rows are named with their lines and the rest are taken."""
+    """Register the specimens of an order CSV.
+
+    Bad rows are named with their lines and the rest are taken; then the exit code is 1.
+    """
     from .orders import read_csv
 
     try:
@@ -104,8 +114,10 @@ def specimens_import(
 
 
 @specimens_app.command("cancel")
-def specimens_cancel(specimen_id: Annotated[str, typer.Argument(metavar="ID")], site: SiteOption = None) -> None:
-    """Cancel a specimen: nothing is matched to it any more."""
+def specimens_cancel(
+    specimen_id: Annotated[str, typer.Argument(metavar="ID", help="The text of its label.")], site: SiteOption = None
+) -> None:
+    """Cancel a specimen: nothing more is matched to it."""
     with acting(site) as acts:
         acts.cancel(specimen_id)
     typer.echo(f"{specimen_id} is cancelled")
@@ -113,13 +125,16 @@ def specimens_cancel(specimen_id: Annotated[str, typer.Argument(metavar="ID")], 
 
 @app.command()
 def claim(
-    specimen_id: Annotated[str | None, typer.Argument(metavar="[SPECIMEN_ID]")] = None,
+    specimen_id: Annotated[str | None, typer.Argument(metavar="[SPECIMEN_ID]", help="The label.")] = None,
     instrument: Annotated[str, typer.Option(help="Where it is being run.")] = "",
     station: Annotated[str, typer.Option(help="The station at which this is said.")] = "",
     end: Annotated[bool, typer.Option("--end", help="End what is claimed on the instrument.")] = False,
     site: SiteOption = None,
 ) -> None:
-    """Say: this specimen is being run on this instrument now."""
+    """Say: this specimen is run on this instrument now.
+
+    A claim holds for the instrument's claim_minutes; a second one on the same instrument ends the first.
+    """
     if not instrument or (specimen_id is None and not end):
         fail("a claim names a specimen and an instrument", "chartbound claim SPECIMEN_ID --instrument NAME", code=2)
     with acting(site) as acts:
@@ -132,7 +147,10 @@ def claim(
 
 @app.command()
 def confirm(result_id: ResultId, site: SiteOption = None) -> None:
-    """You have seen value, time and patient of a claimed result: yes, it is theirs."""
+    """Say yes to a claimed result: it is this patient's.
+
+    You have seen its value, its time and the patient.
+    """
     with acting(site) as acts:
         _done(result_id, acts.confirm(result_id))
 
@@ -140,12 +158,15 @@ def confirm(result_id: ResultId, site: SiteOption = None) -> None:
 @app.command()
 def assign(
     result_id: ResultId,
-    specimen_id: Annotated[str, typer.Argument(metavar="SPECIMEN_ID")],
+    specimen_id: Annotated[str, typer.Argument(metavar="SPECIMEN_ID", help="The label.")],
     name: Name,
     birth_date: BirthDate,
     site: SiteOption = None,
 ) -> None:
-    """Give one result to a specimen, by its label and two identifiers; what was posted elsewhere is retracted."""
+    """Give one result to a specimen.
+
+    By the label and two identifiers of the patient. What was posted elsewhere is retracted there.
+    """
     named = person(name, birth_date)
     with acting(site) as acts:
         _done(result_id, acts.assign(result_id, specimen_id, named))
@@ -153,7 +174,10 @@ def assign(
 
 @app.command()
 def release(result_id: ResultId, name: Name, birth_date: BirthDate, site: SiteOption = None) -> None:
-    """Let a result go that is held for its clock, a repeat, a QC lockout or an implausible value."""
+    """Let a result go whose doubt a person may waive.
+
+    Those are CLOCK_DOUBTFUL, CONFLICTING_REPEAT, QC_LOCKOUT and IMPLAUSIBLE; every other hold is mended where it arises.
+    """
     named = person(name, birth_date)
     with acting(site) as acts:
         _done(result_id, acts.release(result_id, named))
@@ -165,7 +189,7 @@ def dismiss(
     reason: Annotated[str, typer.Option(help="Why nothing is to be done with it.")],
     site: SiteOption = None,
 ) -> None:
-    """Say that nothing is to be done with a result, and why."""
+    """Say that nothing is to be done with a result."""
     with acting(site) as acts:
         _done(result_id, acts.dismiss(result_id, reason))
 
@@ -180,7 +204,10 @@ def undo(result_id: ResultId, site: SiteOption = None) -> None:
 
 @app.command()
 def resend(result_id: ResultId, site: SiteOption = None) -> None:
-    """Send once more what the EHR refused: the same bytes under the same control id."""
+    """Send once more what the EHR refused.
+
+    The same bytes go under the same control id: mend the cause at the EHR first.
+    """
     with acting(site) as acts:
         count = acts.resend(result_id)
     typer.echo(f"result {result_id}: {count} message{'s' * (count != 1)} queued again")

@@ -138,7 +138,11 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="Stop when all is accounted for and print the ledger.")] = False,
     folder: Annotated[Path | None, typer.Option("--dir", help="Where to keep its files; else a temporary folder.")] = None,
 ) -> None:
-    """A clinic morning on simulators: four instruments, an EHR that wakes up late, and every result's path as it happens."""
+    """Play a clinic morning on simulators.
+
+    Four instruments, an EHR that wakes up late, and every result's path as it happens. Without --once it goes on with a test
+    every 15 s until Ctrl-C.
+    """
     out = Console(highlight=False, soft_wrap=True)
     began = time.monotonic()
     made = Path(tempfile.mkdtemp(prefix="chartbound-demo-")) if folder is None else folder

@@ -284,7 +284,7 @@ def _file_name(control_id: str) -> str:
     return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "_" for letter in control_id)
 
 
-def command(  # noqa: PLR0917 - each is an option of the command line
+def command(
     listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 is the system's choice, which is printed")] = "127.0.0.1:2575",
     ack: Annotated[
         str, typer.Option(help=f"how to answer, in turn: a comma list of {' | '.join(BEHAVIOURS)}; AA*9,none is nine of ten")
@@ -296,7 +296,10 @@ def command(  # noqa: PLR0917 - each is an option of the command line
     down: Annotated[float, typer.Option(help="seconds at the start in which nothing listens")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="draw from the list at random, repeatably")] = None,
 ) -> None:
-    """A receiving EHR that can misbehave. Prints control ids and answers, never a patient. Ctrl-C ends it."""
+    """A receiving EHR that can misbehave.
+
+    Prints control ids and answers, never a patient. Ctrl-C ends it.
+    """
     host, _, port = listen.rpartition(":")
     behaviours = _behaviours(ack)
     if not port.isdigit():
