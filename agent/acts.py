@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from . import audit, filing, worklist
 from .evidence import RELEASABLE, Reason, name_agrees
-from .orders import Ordered, RowProblem, Taken, take
+from .orders import Ordered, RowProblem, Taken, coded, take
 from .store import deliveries, results, specimens
 from .verdict import Verdicts
 
@@ -43,7 +43,7 @@ class Acts:
 
     def register(self, new: list[Ordered]) -> tuple[list[Taken], list[RowProblem]]:
         """Take orders into the register; held results that waited for them are looked at again."""
-        taken, problems = take(self.conn, new, self.at)
+        taken, problems = take(self.conn, coded(new, self.verdicts.catalog), self.at)
         for one in taken:
             if one.outcome != "known":
                 self._audit("register", f"specimen {one.specimen_id}", {"outcome": one.outcome})

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
+from ..config.catalog import Catalog
 from ..hl7 import label
 from ..hl7.chart import OrderedTest, Patient, Specimen
 from .store import specimens
@@ -150,6 +151,24 @@ def issue_label() -> str:
     return body + label.check_character(body)
 
 
+def coded(new: Iterable[Ordered], catalog: Catalog) -> list[Ordered]:
+    """The same with each test whose code is a LOINC code of the catalog marked as such: a file has no column for it."""
+    loincs = {row.loinc for row in catalog.rows}
+
+    def mark(test: OrderedTest) -> OrderedTest:
+        return replace(test, coding_system="LN") if not test.coding_system and test.code in loincs else test
+
+    return [replace(one, specimen=replace(one.specimen, tests=tuple(map(mark, one.specimen.tests)))) for one in new]
+
+
+class LabelTaken(Exception):
+    """A label that this order cannot have. `what` continues "the label …"; neither names label or patient."""
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(f"{what}; {hint}")
+        self.what, self.hint = what, hint
+
+
 def take(conn: Connection, new: Iterable[Ordered], at: datetime) -> tuple[list[Taken], list[RowProblem]]:
     """Put these specimens into the register: new ones are added, known ones get the tests they lack."""
     taken: list[Taken] = []
@@ -157,25 +176,39 @@ def take(conn: Connection, new: Iterable[Ordered], at: datetime) -> tuple[list[T
     for one in new:
         specimen = one.specimen
         known = _known(conn, specimen)
-        if known is None and not specimen.specimen_id:
-            specimen = replace(specimen, specimen_id=issue_label(), issued=True)
-        elif known is not None:
+        if known is not None:
             specimen = replace(specimen, specimen_id=known.specimen.specimen_id)
-        if known is None:
-            specimens.register(conn, specimen, at)
-            taken.append(Taken(specimen.specimen_id, "added"))
-        elif known.specimen.cancelled:
-            problems.append(RowProblem(one.line, f"{specimen.specimen_id} was cancelled", "use a new label"))
-        elif (known.specimen.patient.mrn, known.specimen.patient.authority) != (
-            specimen.patient.mrn,
-            specimen.patient.authority,
-        ):
-            what = f"{specimen.specimen_id} is registered for another patient"
-            problems.append(RowProblem(one.line, what, "a label is one patient's: check both orders"))
-        else:
-            new_tests = specimens.add_tests(conn, known.id, specimen.tests)
-            taken.append(Taken(specimen.specimen_id, "tests added" if new_tests else "known"))
+        elif not specimen.specimen_id:
+            specimen = replace(specimen, specimen_id=issue_label(), issued=True)
+        try:
+            taken.append(Taken(specimen.specimen_id, put(conn, specimen, known, at)))
+        except LabelTaken as problem:
+            problems.append(RowProblem(one.line, f"{specimen.specimen_id} {problem.what}", problem.hint))
     return taken, problems
+
+
+def put(conn: Connection, specimen: Specimen, known: specimens.Registered | None, at: datetime) -> str:
+    """Register a specimen, or add to the `known` one of its label the tests it lacks; return the outcome as in `Taken`.
+
+    Raises `LabelTaken` where the known one was cancelled or is another patient's.
+    """
+    if known is None:
+        specimens.register(conn, specimen, at)
+        return "added"
+    if not same_patient(known.specimen.patient, specimen.patient):
+        raise another_patients()
+    if known.specimen.cancelled:
+        raise LabelTaken("was cancelled", "use a new label")
+    return "tests added" if specimens.add_tests(conn, known.id, specimen.tests) else "known"
+
+
+def another_patients() -> LabelTaken:
+    return LabelTaken("is registered for another patient", "a label is one patient's: check both orders")
+
+
+def same_patient(one: Patient, other: Patient) -> bool:
+    """Whether MRN and authority are the same: names change, and two people may share one."""
+    return (one.mrn, one.authority) == (other.mrn, other.authority)
 
 
 def _known(conn: Connection, specimen: Specimen) -> specimens.Registered | None:

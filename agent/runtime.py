@@ -25,6 +25,7 @@ from .journal_file import JournalReader
 from .judge import Judge
 from .mllp_wire import Destination
 from .order_folder import order_folder
+from .order_listener import OrderDesk, OrderListener
 from .ports import Port, PortUnavailable, Wire, port
 from .store.engine import migrate, open_store, reading, writing
 from .store.results import set_up, settled_before
@@ -80,6 +81,7 @@ class Agent:
         self.hearings: list[Hearing] = []
         self.folders: dict[str, WatchedFolder] = {}
         self.senders: list[Sender] = []
+        self.order_listener: OrderListener | None = None
         self.workers: list[Worker] = []
         self.started_at = datetime.now(UTC)
 
@@ -152,6 +154,10 @@ class Agent:
         if self.site.orders.folder is not None:
             orders = order_folder(self.site, self.verdicts, self.engine, self._queued)
             self._watch("orders", orders)
+        if address := self.site.orders.listen_address:
+            desk = OrderDesk(self.engine, self.verdicts, self._queued)
+            self.order_listener = OrderListener(address, desk.answer, self.stop)
+            self.workers.append(Worker("order feed", self.order_listener.run, self.stop))
 
     def _hear_files(self, one: Instrument, intake: Intake, path: Path) -> None:
         driver = one.loaded

@@ -48,6 +48,7 @@ def of(agent: Agent) -> dict[str, Any]:
             name: [f"{trouble.what}: {trouble.detail}" for trouble in list(folder.troubles.values())]
             for name, folder in agent.folders.items()
         },
+        "orders": {"port": agent.order_listener.bound, "why": agent.order_listener.why} if agent.order_listener else None,
         "destinations": [
             {
                 "name": said.destination,

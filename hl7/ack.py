@@ -25,6 +25,7 @@ CONDITIONS = {  # table 0357, the codes that our listener and the simulator give
     "102": "Data type error",
     "200": "Unsupported message type",
     "204": "Unknown key identifier",
+    "205": "Duplicate key identifier",
     "207": "Application internal error",
 }
 

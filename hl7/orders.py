@@ -29,6 +29,7 @@ _ORDERS = {"ORM^O01", "OML^O21"}
 _UPDATES = {"ADT^A01", "ADT^A04", "ADT^A08"}
 _MERGE = "ADT^A40"
 _CONTROLS = {"NW", "CA", "XO", "SC"}  # ORC-1, table 0119: new, cancel, change, status changed
+_CANCELLED = {"CA", "DC"}  # ORC-5, table 0038: cancelled, discontinued (from memory)
 # The longest texts that a register of specimens keeps, in characters. Names and numbers in the field are far shorter: more
 # is a field that was put together wrongly, and none of these may be cut.
 _LONGEST = {
@@ -55,7 +56,10 @@ _LONGEST_PROVIDER = 200
 
 @dataclass(frozen=True, slots=True)
 class OrderMessage:
-    """What an order message asks for. `control` is ORC-1: NW new, CA cancel, XO change, SC status changed."""
+    """What an order message asks for. `control` is ORC-1: NW new, CA cancel, XO change, SC status changed.
+
+    A status that has changed to cancelled or discontinued (ORC-5 CA, DC) is a CA too.
+    """
 
     control: str
     specimens: tuple[Specimen, ...]
@@ -209,6 +213,8 @@ def _orders(segments: Segments, rules: Orders, zone: tzinfo) -> Iterator[OrderMe
         control = order.orc.text(1) if order.orc else "NW"
         if control not in _CONTROLS:
             raise Refused("ORC-1", "read are NW, CA, XO and SC")
+        if control == "SC" and order.orc and order.orc.text(5) in _CANCELLED:
+            control = "CA"
         if run and run[0][0] != control:
             yield _message(run)
             run = []

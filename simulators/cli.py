@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..drivers.report import SampleKind
-from . import ehr, peer
+from . import ehr, orders, peer
 from .faults import Fault
 
 app = typer.Typer(help="Simulated instruments, order feed and EHR.", no_args_is_help=True, add_completion=False)
@@ -22,6 +22,7 @@ def _group() -> None:
 
 
 app.command("ehr")(ehr.command)
+app.command("orders")(orders.command)
 
 
 @app.command()
