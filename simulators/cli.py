@@ -43,7 +43,10 @@ def instrument(
     seed: Annotated[int, typer.Option(help="The same seed gives the same tests and faults.")] = 0,
     keep: Annotated[bool, typer.Option("--keep/--once", help="Stay on the wire when all is said, as a docked meter.")] = False,
 ) -> None:
-    """Simulate an instrument: the peer of this driver. With --port pty it prints the name to put into the site file."""
+    """A simulated instrument: the peer of this driver.
+
+    With --port pty it makes a pseudo-terminal and prints its name, to put into the site file.
+    """
     from .instrument import run
 
     try:
