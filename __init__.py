@@ -26,7 +26,8 @@ The path of one result, file by file. Data goes one way:
 
 Beside the path:
 
-    agent/orders.py           orders become labelled specimens in the register; agent/order_folder.py takes order files
+    agent/orders.py           orders become labelled specimens in the register: agent/order_listener.py hears those of the EHR,
+                              hl7/orders.py reads, agent/order_messages.py acts on them; agent/order_folder.py takes files
     agent/acts.py             what people do with results and specimens; agent/audit.py keeps who did what
     agent/store/schema.py     the tables of what was decided, with the queries beside it; agent/writer.py alone writes
     agent/runtime.py          builds the agent from config/site.py and owns every thread; agent/host.py is the PC below it

@@ -196,6 +196,7 @@ def specimens(found: Iterable[dict[str, Any]]) -> None:
 
 def drivers(rows: Iterable[dict[str, Any]]) -> None:
     table = _table("driver", "instrument", "measures", "link", "port", "evidence")
+    table.columns[0].no_wrap = True  # it is to be copied
     for row in rows:
         cells = (row["name"], row["instrument"], row["kind"], row["link"], ", ".join(row["transport"]), row["evidence"])
         table.add_row(*map(escape, cells))
