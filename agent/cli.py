@@ -101,18 +101,21 @@ def status(site: SiteOption = None, as_json: AsJson = False) -> None:
 
     Each instrument's port, each destination and its last answer, and what a person should look at, the gravest first.
     """
+    from . import check as checking
     from . import show
     from . import status as watching
-    from .store.engine import reading
 
     now = datetime.now(UTC)
-    with store(site) as (found, _, engine), reading(engine) as conn:
+    with explained():
+        found, _ = checking.load(site_path(site))
         said = watching.read(found.state_dir, now)
-        waiting = watching.attention(conn, now)
+        waiting, away = watching.waiting(found, now)
     if as_json:
         print_json({"agent": said, "attention": [{**asdict(one), "since": show.iso(one.since)} for one in waiting]})
     else:
         show.status(said, waiting, now)
+    if away:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 A conversation joins a wire (I/O) to a link (a pure machine). Units go to the journal as they are heard; bytes that the link has
 marked leave only when every unit before them is synced to the disk (sync ①). What the journal cannot take just now is offered
-again until it can, and meanwhile nothing is acknowledged and nothing more is read.
+again until it can, and meanwhile nothing is acknowledged. An instrument that waits for no answer is heard on, up to 1 MiB.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import structlog
 
 from ..drivers.link import Event, Incomplete, Link, Trouble, Unchanged, Unit
 from .journal import Journal
-from .journal_file import JournalUnavailable
-from .ports import Wire
+from .ports import PortUnavailable, Wire
 
 _RETRY_SECONDS = 1.0
+_MOST_UNSAVED = 1 << 20  # bytes heard that wait for the disk; then nothing more is read
+_LATE_SECONDS = 10.0  # an instrument gives up after 15 s (LIS1-A) and might take a later ACK for that of its next question
 _MEMORY_RAW_LIMIT = 1 << 20  # bytes of one read of a meter's memory that are kept until it is known to hold something new
 
 log = structlog.get_logger("chartbound.intake")
@@ -39,6 +40,7 @@ class Hearing:
     heard_at: datetime | None = None
     units: int = 0
     incomplete: int = 0
+    failures: int = 0  # conversations that ended in an error of the program
     unsaved: str = ""  # why the journal cannot take what was heard, just now
     troubles: Counter[str] = field(default_factory=Counter)
 
@@ -59,9 +61,9 @@ class Intake:
     stop: Flag
     hearing: Hearing
 
-    def keep(self, data: bytes, why_incomplete: str = "") -> Future[int]:
+    def keep(self, data: bytes, why_incomplete: str = "", heard_at: datetime | None = None) -> Future[int]:
         """Offer a unit to the journal; the future tells when the disk has it, or raises `JournalUnavailable`."""
-        at = datetime.now(UTC)
+        at = heard_at or datetime.now(UTC)
         ticket = self.journal.append_unit(self.instrument, self.driver, data, at, incomplete=why_incomplete)
         ticket.add_done_callback(self._kept)
         return ticket
@@ -82,24 +84,46 @@ class Intake:
         _Conversation(self, wire, link).run()
 
 
+class _Stopped(Exception):
+    """The agent stops while something heard is not on the disk."""
+
+
+@dataclass(slots=True)
+class _Unsaved:
+    """What was heard and is not known to be on the disk."""
+
+    data: bytes
+    why: str
+    heard_at: datetime
+    ticket: Future[int] | None = None  # None: not offered, because one before it was refused
+
+    @property
+    def refused(self) -> bool:
+        return self.ticket is None or (self.ticket.done() and self.ticket.exception() is not None)
+
+
 class _Conversation:
     """One wire, one link, and what was heard on it that the disk does not have yet."""
 
     def __init__(self, intake: Intake, wire: Wire, link: Link) -> None:
         self._intake, self._wire, self._link = intake, wire, link
         self._raw = _Raw(intake)
-        self._unsynced: list[tuple[bytes, str, Future[int]]] = []
+        self._unsaved: list[_Unsaved] = []
+        self._offer_at = 0.0  # monotonic seconds; what was refused is not offered again before
 
     def run(self) -> None:
         closed = False
         try:
-            while not closed and not self._intake.stop.is_set():
-                closed = self._turn()
-        finally:
-            # What the link holds of a transmission that dies here is kept, as incomplete.
-            if not closed:
-                self._take(self._link.receive_data(b"", time.monotonic()))
+            try:
+                while not closed and not self._intake.stop.is_set():
+                    closed = self._turn()
+            finally:
+                # What the link holds of a transmission that dies here is kept, as incomplete.
+                if not closed:
+                    self._take(self._link.receive_data(b"", time.monotonic()))
                 self._sync()
+        except _Stopped:
+            log.error("stopped with something heard that the disk did not take", instrument=self._intake.instrument)
 
     def _turn(self) -> bool:
         """Hear once, answer once; return whether the line is closed."""
@@ -119,9 +143,12 @@ class _Conversation:
         for out in link.data_to_send():
             if out.after_sync:
                 self._sync()
+                if time.monotonic() - now > _LATE_SECONDS:
+                    why = "the disk took what was heard too late for an answer"
+                    raise PortUnavailable(self._intake.instrument, why, "the instrument will say it again")
             self._raw.keep(">", out.data)
             wire.write(out.data)
-        self._sync()
+        self._look_after_unsaved()
         return data == b""
 
     def _take(self, events: list[Event]) -> None:
@@ -130,31 +157,52 @@ class _Conversation:
             match event:
                 case Unit(data):
                     self._raw.flush()
-                    self._unsynced.append((data, "", intake.keep(data)))
+                    self._keep(data)
                 case Incomplete(data, why):
                     self._raw.flush()
                     intake.hearing.incomplete += 1
                     log.warning("a transmission did not complete", instrument=intake.instrument, why=why, bytes=len(data))
-                    self._unsynced.append((data, why, intake.keep(data, why)))
+                    self._keep(data, why)
                 case Unchanged():
                     self._raw.drop()
                 case Trouble(what, detail):
                     intake.hearing.troubles[what] += 1
                     log.info("trouble on the line", instrument=intake.instrument, what=what, detail=detail)
 
+    def _keep(self, data: bytes, why: str = "") -> None:
+        one = _Unsaved(data, why, datetime.now(UTC))
+        if not (self._unsaved and self._unsaved[-1].refused):  # else they would change places
+            self._offer(one)
+        self._unsaved.append(one)
+
+    def _offer(self, one: _Unsaved) -> None:
+        one.ticket = self._intake.keep(one.data, one.why, one.heard_at)
+
+    def _look_after_unsaved(self) -> None:
+        """Forget what the disk has and offer again what it refused; wait for it only where too much has gathered."""
+        while self._unsaved and not self._unsaved[0].refused and (ticket := self._unsaved[0].ticket) and ticket.done():
+            del self._unsaved[0]
+        if sum(len(one.data) for one in self._unsaved) > _MOST_UNSAVED:
+            self._sync()
+        elif self._unsaved and self._unsaved[0].refused and time.monotonic() >= self._offer_at:
+            self._offer_refused()
+
+    def _offer_refused(self) -> None:
+        self._offer_at = time.monotonic() + _RETRY_SECONDS
+        for one in self._unsaved:
+            if one.refused:
+                self._offer(one)
+
     def _sync(self) -> None:
         """Wait until the disk has everything heard so far, offering again what it refuses."""
-        while self._unsynced:
-            data, why, ticket = self._unsynced[0]
-            try:
-                ticket.result()
-            except JournalUnavailable:
-                if self._intake.stop.wait(_RETRY_SECONDS):
-                    log.error("stopped with something heard that the disk did not take", instrument=self._intake.instrument)
-                    raise
-                self._unsynced[0] = (data, why, self._intake.keep(data, why))
-            else:
-                del self._unsynced[0]
+        while self._unsaved:
+            ticket = self._unsaved[0].ticket
+            if ticket is not None and ticket.exception() is None:
+                del self._unsaved[0]
+                continue
+            if self._intake.stop.wait(_RETRY_SECONDS):
+                raise _Stopped
+            self._offer_refused()
 
 
 class _Raw:

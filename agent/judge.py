@@ -47,6 +47,7 @@ class Judge:
         with self._lock:
             self._asked = False
         self._reached, self._more = self._done, False
+        reached = self._done
 
         def settled(numbers: Sequence[int]) -> set[int]:
             return results.settled_among(conn, self._journal.id, numbers)
@@ -55,10 +56,11 @@ class Judge:
         for count, unit in enumerate(self._journal.unsettled(settled, after=self._done)):
             if count == _UNITS_A_TURN:
                 self._more = True
-                return
+                break
             self._settle(conn, unit)
-            self._reached = unit.number
-        self._reached = max(self._reached, last)
+            reached = unit.number
+        # Only now: where the journal could not be read to here, all of this turn is undone.
+        self._reached = reached if self._more else max(reached, last)
 
     def _settle(self, conn: Connection, unit: Heard) -> None:
         savepoint = conn.begin_nested()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import time
 from typing import Protocol
 
 import serial
@@ -20,6 +21,8 @@ from ..drivers.driver import Serial
 _READ = 65536
 _IDLE_SECONDS = 1.0  # one wake-up a second keeps an idle port quiet and a stop prompt
 _CONNECT_SECONDS = 5.0
+_CALLS = 8  # open at once on one listening port; of more, the one that was silent for longest is taken for dead
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # a dead peer is known after a minute, not two hours
 
 
 class PortUnavailable(Exception):
@@ -67,25 +70,34 @@ class _TcpWire:
     def __init__(self, connection: socket.socket, name: str) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE.items():
+            if hasattr(socket, option):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         self._socket, self._name = connection, name
+        self.heard_at = time.monotonic()  # or opened
+        self.closed = False
 
     def read(self, seconds: float | None) -> bytes | None:
-        self._socket.settimeout(_IDLE_SECONDS if seconds is None else max(0.001, min(seconds, _IDLE_SECONDS)))
         try:
-            return self._socket.recv(_READ)
+            self._socket.settimeout(_IDLE_SECONDS if seconds is None else max(0.001, min(seconds, _IDLE_SECONDS)))
+            data = self._socket.recv(_READ)
         except TimeoutError:
             return None
         except OSError:
             return b""
+        self.heard_at = time.monotonic()
+        return data
 
     def write(self, data: bytes) -> None:
-        self._socket.settimeout(_CONNECT_SECONDS)
         try:
+            self._socket.settimeout(_CONNECT_SECONDS)
             self._socket.sendall(data)
         except OSError as error:
             raise PortUnavailable(self._name, _words(error), "the instrument closed the connection") from error
 
     def close(self) -> None:
+        """From another thread too: whoever reads is then told that the line is closed."""
+        self.closed = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -100,6 +112,7 @@ class _Listening:
         self._name = f"listen://{host}:{number}"
         self._address = (host, number)
         self._server: socket.socket | None = None
+        self._calls: list[_TcpWire] = []
 
     def open(self) -> Wire | None:
         if self._server is None:
@@ -111,7 +124,16 @@ class _Listening:
         except OSError as error:
             self.close()
             raise PortUnavailable(self._name, _words(error), "is the network up?") from error
-        return _TcpWire(connection, self._name)
+        try:
+            wire = _TcpWire(connection, self._name)
+        except OSError:  # it was gone before we had it
+            connection.close()
+            return None
+        self._calls = [call for call in self._calls if not call.closed]
+        if len(self._calls) >= _CALLS:
+            min(self._calls, key=lambda call: call.heard_at).close()
+        self._calls.append(wire)
+        return wire
 
     def _bind(self) -> socket.socket:
         try:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
+from . import host
 from .store import results
+from .store.engine import StoreUnavailable, migrate, open_store, reading
 
 if TYPE_CHECKING:
+    from ..config.site import Site
     from .runtime import Agent
 
 _FILE = "status.json"
@@ -63,19 +68,28 @@ def of(agent: Agent) -> dict[str, Any]:
         "store_away": agent.writer.away,
         "journal_trouble": str(agent.journal.trouble or ""),
         "commits": {"journal": agent.journal.commits, "store": agent.writer.commits},
-        "failures": {worker.name: worker.failures for worker in agent.workers if worker.failures},
+        "failures": dict(_failures(agent)),
         "not_settled": sorted(number for judge in agent.judges for number in judge.failed),
     }
 
 
+def _failures(agent: Agent) -> Counter[str]:
+    """How often each part failed and was started again: a program's error, a driver's among them."""
+    found = Counter({worker.name: worker.failures for worker in agent.workers})
+    found.update({one.instrument: one.failures for one in agent.hearings})
+    return +found
+
+
 def write(state_dir: Path, said: dict[str, Any]) -> None:
-    """Replace the file whole, so that nobody reads half of it. A full disk costs the file, not the agent."""
-    fresh = state_dir / f"{_FILE}.new"
+    """Replace the file whole, so that nobody reads half of it; on a full disk write over the old one, which needs no room."""
+    fresh, path, text = state_dir / f"{_FILE}.new", state_dir / _FILE, json.dumps(said, indent=1).encode()
     try:
-        fresh.write_text(json.dumps(said, indent=1), encoding="utf-8")
-        fresh.replace(state_dir / _FILE)
+        fresh.write_bytes(text)
+        fresh.replace(path)
     except OSError:
-        return
+        with suppress(OSError), path.open("r+b") as file:
+            file.write(text)
+            file.truncate()
 
 
 def remove(state_dir: Path) -> None:
@@ -140,6 +154,19 @@ def attention(conn: Connection, now: datetime) -> list[Attention]:
         hint = "an instrument fell silent in mid-message: see its own memory and run the report again"
         found.append(Attention("incomplete transmissions", len(incomplete), incomplete[-1].heard_at, hint))
     return found
+
+
+def waiting(site: Site, now: datetime) -> tuple[list[Attention], bool]:
+    """What waits for a person, and whether the store is away: then that is it, and the running agent can still be shown."""
+    engine = open_store(site.store.url, host.state_folder(site.state_dir))
+    try:
+        migrate(engine)
+        with reading(engine) as conn:
+            return attention(conn, now), False
+    except StoreUnavailable as away:
+        return [Attention(away.what, 1, None, away.hint)], True
+    finally:
+        engine.dispose()
 
 
 def gaps(conn: Connection, since: datetime) -> list[dict[str, Any]]:

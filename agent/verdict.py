@@ -178,6 +178,7 @@ class Verdicts:
             },
         )
         results.log(conn, report_id, "settled", unit.heard_at, {"state": "unreadable", "why": str(why)})
+        log.info("result", result=report_id, instrument=unit.instrument, state="unreadable", reason="")
 
 
 def _parse(driver: Driver, data: bytes, instrument: Instrument) -> list[Report]:
