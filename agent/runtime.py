@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -35,10 +37,9 @@ from .writer import StoreWriter
 _BACKOFF_SECONDS = (0.5, 10.0)  # a port that comes back under another name is heard again within 30 s
 _STATUS_SECONDS = 2.0
 _PURGE_SECONDS = 3600.0
-_CONVERSATIONS = (
-    8  # at once on one listening port: an instrument that calls again before its old connection is known to be dead
-)
-_STOP_SECONDS = 4.0
+_CONVERSATIONS = 32  # at once on one listening port, those that wait for a full disk among them
+_STOP_SECONDS = 4.0  # for all threads together, so that with the store's last commit it stays below 5 s
+_STEADY_SECONDS = 60.0  # a part that ran so long before it failed is started again at once
 
 log = structlog.get_logger("chartbound.agent")
 
@@ -60,11 +61,14 @@ class Worker:
     def _run(self) -> None:
         delay = _BACKOFF_SECONDS[0]
         while not self.stop.is_set():
+            began = time.monotonic()
             try:
                 self.body()
             except Exception:
                 # A bug of ours: loud, and this thread alone is started again.
                 self.failures += 1
+                if time.monotonic() - began > _STEADY_SECONDS:
+                    delay = _BACKOFF_SECONDS[0]
                 log.exception("a part of the agent failed and is started again", part=self.name, seconds=delay)
                 self.stop.wait(delay * random.uniform(0.8, 1.2))  # noqa: S311 - spreads restarts, guards nothing
                 delay = min(delay * 2, _BACKOFF_SECONDS[1])
@@ -78,6 +82,8 @@ class Agent:
     def __init__(self, site: Site, catalog: Catalog) -> None:
         self.site, self.catalog = site, catalog
         self.stop = threading.Event()
+        self._store_ready = threading.Event()  # it has its tables
+        self._stop_by = 0.0  # monotonic seconds
         self.hearings: list[Hearing] = []
         self.folders: dict[str, WatchedFolder] = {}
         self.senders: list[Sender] = []
@@ -105,7 +111,7 @@ class Agent:
             self._make_senders()
             self._make_ears()
             self.writer.start()
-            open_things.callback(self.writer.stop)
+            open_things.callback(lambda: self.writer.stop(max(0.5, self._stop_by - time.monotonic())))
             for judge in self.judges:
                 judge.look()
             for worker in self.workers:
@@ -114,10 +120,12 @@ class Agent:
             ready()
             self._tend(state)
             log.info("stopping")
+            self._stop_by = time.monotonic() + _STOP_SECONDS
+            self._store_ready.set()
             for sender in self.senders:
                 sender.wake()
             for worker in self.workers:
-                worker.thread.join(_STOP_SECONDS)
+                worker.thread.join(max(0.0, self._stop_by - time.monotonic()))
             status.remove(state)
 
     def _prepare_store(self) -> None:
@@ -125,6 +133,7 @@ class Agent:
         with writing(self.engine) as conn:
             for one in self.site.instruments:
                 set_up(conn, self.agent_id, one.name, self.started_at)
+        self._store_ready.set()
 
     def _restored(self, state: Path, open_things: ExitStack) -> list[JournalReader]:
         found = journal.restored_journals(state)
@@ -140,7 +149,11 @@ class Agent:
         for one in self.site.destinations:
             sender = Sender(Destination.of(one), self.engine, self.writer, self.agent_id)
             self.senders.append(sender)
-            self.workers.append(Worker(f"to {one.name}", lambda sender=sender: sender.run(self.stop), self.stop))  # type: ignore[misc]
+            self.workers.append(Worker(f"to {one.name}", partial(self._deliver, sender), self.stop))
+
+    def _deliver(self, sender: Sender) -> None:
+        self._store_ready.wait()
+        sender.run(self.stop)
 
     def _make_ears(self) -> None:
         for one in self.site.instruments:
@@ -169,10 +182,11 @@ class Agent:
             except UnreadableReport as why:
                 ticket.result()
                 raise Unwanted(str(why)) from why
+            except Exception as why:
+                ticket.result()
+                message = f"the driver failed ({type(why).__name__})"
+                raise Unwanted(message) from why
             return ticket
-
-        def tell(trouble: FolderTrouble) -> None:
-            log.warning("trouble with a folder", instrument=one.name, what=trouble.what, detail=trouble.detail)
 
         memory = self.site.state_dir / f"seen-{one.name}.db" if one.mode == "copy" else None
         intake.hearing.turn("connected", f"watching {path}")
@@ -183,12 +197,15 @@ class Agent:
             complete=driver.complete or bool,
             mode=one.mode,
             incomplete_minutes=one.incomplete_minutes,
-            tell=tell,
             memory=memory,
         )
         self._watch(one.name, folder)
 
     def _watch(self, name: str, folder: WatchedFolder) -> None:
+        def tell(trouble: FolderTrouble) -> None:
+            log.warning("trouble with a folder", folder=name, what=trouble.what, detail=trouble.detail)
+
+        folder.tell = tell
         self.folders[name] = folder
         self.workers.append(Worker(name, lambda: watch(folder, self.stop), self.stop))
 
@@ -197,7 +214,10 @@ class Agent:
         purged = 0.0
         waited = 0.0
         while True:
-            status.write(state, status.of(self))
+            try:
+                status.write(state, status.of(self))
+            except Exception:
+                log.exception("the status could not be told")
             if self.stop.wait(_STATUS_SECONDS):
                 return
             waited += _STATUS_SECONDS
@@ -236,6 +256,8 @@ class Listener:
             while not self.stop.is_set():
                 try:
                     wire = listening.open()
+                    if hearing.state == "unavailable":
+                        log.info("port available", instrument=hearing.instrument)
                     if wire is None:
                         hearing.turn("connected" if self._alive() else "waiting")
                     elif listening.many:
@@ -249,8 +271,9 @@ class Listener:
                     hearing.turn("unavailable", str(gone))
                     self.stop.wait(delay)
                     delay = min(delay * 2, _BACKOFF_SECONDS[1])
+        until = time.monotonic() + _STOP_SECONDS
         for thread in self._talking:
-            thread.join(_STOP_SECONDS)
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _talk(self, wire: Wire) -> None:
         driver = self.instrument.loaded
@@ -272,6 +295,7 @@ class Listener:
             except PortUnavailable as gone:
                 log.info("the instrument is gone", instrument=self.instrument.name, why=gone.why)
             except Exception:
+                self.intake.hearing.failures += 1
                 log.exception("a conversation failed; the instrument may call again", instrument=self.instrument.name)
 
         thread = threading.Thread(target=talk, name=f"{self.instrument.name} conversation", daemon=True)
