@@ -11,7 +11,7 @@ import typer
 
 from .. import __version__
 from . import cli_acts
-from .cli_support import AsJson, ResultId, SiteFile, SiteOption, explained, fail, print_json, site_path, store
+from .cli_support import AsJson, OwnDrivers, ResultId, SiteFile, SiteOption, explained, fail, print_json, site_path, store
 
 app = typer.Typer(
     help="chartbound takes point-of-care results from the instruments to the EHR.",
@@ -209,10 +209,20 @@ def audit_verify(site: SiteOption = None, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+def _own_drivers(site: Path | None) -> Path | None:
+    """The site's drivers folder, where a site is named."""
+    from . import check as checking
+
+    if site is None:
+        return None
+    with explained():
+        return checking.load(site_path(site))[0].drivers_folder
+
+
 @app.command()
 def drivers(
     name: Annotated[str | None, typer.Argument(help="One driver: how to cable it, and its options.")] = None,
-    site: SiteOption = None,
+    site: OwnDrivers = None,
     as_json: AsJson = False,
 ) -> None:
     """List the instruments that can be connected.
@@ -223,10 +233,7 @@ def drivers(
     from . import check as checking
     from . import show
 
-    folder = None
-    if site is not None:
-        with explained():
-            folder = checking.load(site)[0].drivers_folder
+    folder = _own_drivers(site)
     if name is None:
         rows = checking.driver_rows(folder)
         if as_json:
@@ -267,6 +274,7 @@ def record(
     driver: Annotated[str, typer.Option(help="Answer as this driver does; without it, only listen.")] = "",
     baud: Annotated[int, typer.Option(min=0, help="0: the driver's own, else 9600.")] = 0,
     seconds: Annotated[float, typer.Option(min=0, help="Stop after so long; 0: until Ctrl-C.")] = 0.0,
+    site: OwnDrivers = None,
 ) -> None:
     """Write what goes over a live port as a transcript.
 
@@ -275,7 +283,7 @@ def record(
     from . import recorder
 
     with explained():
-        count = recorder.record(port, out, driver_name=driver, baud=baud, seconds=seconds)
+        count = recorder.record(port, out, driver_name=driver, folder=_own_drivers(site), baud=baud, seconds=seconds)
     typer.echo(f"{out}: {count} bytes heard. It may hold patients' names: treat it as such.", err=True)
 
 
@@ -284,6 +292,7 @@ def replay(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The transcript.")],
     driver: Annotated[str, typer.Option(help="The driver to read it with; without it the one it names.")] = "",
     option: Annotated[list[str] | None, typer.Option(help="KEY=VALUE, an option of the driver; may be repeated.")] = None,
+    site: OwnDrivers = None,
     as_json: AsJson = False,
 ) -> None:
     """Read a transcript with a driver and print its reports.
@@ -293,7 +302,7 @@ def replay(
     from . import recorder, show
 
     with explained():
-        said = recorder.replay(file, driver, option or [])
+        said = recorder.replay(file, driver, option or [], _own_drivers(site))
     if as_json:
         print_json(said)
     else:

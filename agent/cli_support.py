@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SiteFile = Annotated[Path | None, typer.Argument(metavar="[SITE]", help="The site file; by default ./site.toml.")]
 SiteOption = Annotated[Path | None, typer.Option("--site", help="The site file; by default ./site.toml.")]
+OwnDrivers = Annotated[Path | None, typer.Option("--site", help="A site file: its own drivers are known too.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 ResultId = Annotated[int, typer.Argument(metavar="RESULT_ID", help="The number of the result in `chartbound results`.")]
 Name = Annotated[str, typer.Option("--name", help="The patient's name: LAST,FIRST.")]

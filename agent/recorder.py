@@ -25,12 +25,15 @@ class NotReplayed(Exception):
         self.what, self.hint = what, hint
 
 
-def record(address: str, out: Path, *, driver_name: str = "", baud: int = 0, seconds: float = 0.0) -> int:
+def record(
+    address: str, out: Path, *, driver_name: str = "", folder: Path | None = None, baud: int = 0, seconds: float = 0.0
+) -> int:
     """Write what goes over this port into `out` until the line closes, the time is over or Ctrl-C; return the bytes heard.
 
-    With a driver it is answered as the agent would, except that nothing is kept. Raises `PortUnavailable`, `NotReplayed`.
+    With a driver it is answered as the agent would, except that nothing is kept; `folder` holds the site's
+    own drivers. Raises `PortUnavailable`, `NotReplayed`.
     """
-    driver = _driver(driver_name) if driver_name else None
+    driver = _driver(driver_name, folder) if driver_name else None
     settings = driver.serial if driver else Serial()
     opened = port(address, Serial(baud=baud or settings.baud, xonxoff=settings.xonxoff, dtr=settings.dtr))
     until = time.monotonic() + seconds if seconds else None
@@ -85,17 +88,17 @@ def _over(until: float | None) -> bool:
     return until is not None and time.monotonic() >= until
 
 
-def replay(file: Path, driver_name: str, options: list[str]) -> list[dict[str, Any]]:
+def replay(file: Path, driver_name: str, options: list[str], folder: Path | None = None) -> list[dict[str, Any]]:
     """What the driver makes of a transcript: a row for each report, unreadable unit, incomplete transmission and trouble.
 
-    Raises `NotReplayed`, `TranscriptError`.
+    `folder` holds the site's own drivers. Raises `NotReplayed`, `TranscriptError`.
     """
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise NotReplayed(f"{file} cannot be read ({error})", "name a transcript, as `chartbound record` writes it") from error
     said = transcript.parse(text)
-    driver = _driver(driver_name or said.driver)
+    driver = _driver(driver_name or said.driver, folder)
     chosen = _options(driver, {**said.options, **dict(_pair(one) for one in options)})
     if driver.connect is None:
         units: list[Any] = [Unit(b"".join(step.data for step in said.steps if isinstance(step, Heard)))]
@@ -122,13 +125,15 @@ def _read(driver: Driver, data: bytes, options: Any) -> list[dict[str, Any]]:
         return [{"what": "unreadable", "problem": str(why), "bytes": len(data)}]
 
 
-def _driver(name: str) -> Driver:
+def _driver(name: str, folder: Path | None) -> Driver:
     if not name:
         raise NotReplayed("the transcript names no driver", "give --driver")
     try:
-        return drivers.find(name)
+        return drivers.find(name, folder)
     except drivers.UnknownDriver:
-        raise NotReplayed(f"there is no driver {name}", "`chartbound drivers` lists them") from None
+        raise NotReplayed(
+            f"there is no driver {name}", "`chartbound drivers` lists them, with --site the site's own too"
+        ) from None
 
 
 def _options(driver: Driver, said: dict[str, Any]) -> Any:
