@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import structlog
 from ..config.catalog import Catalog
 from ..config.site import Instrument, Site
 from ..drivers.driver import Contact, UnreadableReport
-from . import host, journal, status
+from . import host, journal, retention, status
 from .delivery import Sender
 from .folder_watch import watch
 from .folders import FolderTrouble, Unwanted, WatchedFolder
@@ -29,14 +29,14 @@ from .mllp_wire import Destination
 from .order_folder import order_folder
 from .order_listener import OrderDesk, OrderListener
 from .ports import Port, PortUnavailable, Wire, port
-from .store.engine import migrate, open_store, reading, writing
-from .store.results import set_up, settled_before
+from .store.engine import migrate, open_store, writing
+from .store.results import set_up
 from .verdict import Verdicts
 from .writer import StoreWriter
 
 _BACKOFF_SECONDS = (0.5, 10.0)  # a port that comes back under another name is heard again within 30 s
 _STATUS_SECONDS = 2.0
-_PURGE_SECONDS = 3600.0
+_FIRST_PURGE_SECONDS, _PURGE_SECONDS = 60.0, 3600.0
 _CONVERSATIONS = 32  # at once on one listening port, those that wait for a full disk among them
 _STOP_SECONDS = 4.0  # for all threads together, so that with the store's last commit it stays below 5 s
 _STEADY_SECONDS = 60.0  # a part that ran so long before it failed is started again at once
@@ -211,8 +211,7 @@ class Agent:
 
     def _tend(self, state: Path) -> None:
         """What is done now and then while the others work: the status file, and forgetting what was settled long ago."""
-        purged = 0.0
-        waited = 0.0
+        next_purge = time.monotonic() + _FIRST_PURGE_SECONDS
         while True:
             try:
                 status.write(state, status.of(self))
@@ -220,19 +219,15 @@ class Agent:
                 log.exception("the status could not be told")
             if self.stop.wait(_STATUS_SECONDS):
                 return
-            waited += _STATUS_SECONDS
-            if waited - purged >= _PURGE_SECONDS:
-                purged = waited
+            if time.monotonic() >= next_purge:
+                next_purge = time.monotonic() + _PURGE_SECONDS
                 self._purge()
 
     def _purge(self) -> None:
-        before = datetime.now(UTC) - timedelta(days=self.site.journal_days)
         try:
-            with reading(self.engine) as conn:
-                numbers = settled_before(conn, self.journal.id, before)
-            self.journal.purge(numbers, before)
+            retention.purge(self.journal, self.engine, self.site.journal_days, datetime.now(UTC))
         except Exception:
-            log.exception("old units could not be purged; tried again in an hour")
+            log.exception("old units could not be forgotten; tried again in an hour")
 
 
 @dataclass(slots=True)

@@ -38,9 +38,10 @@ def settled_among(conn: Connection, journal: str, numbers: Sequence[int]) -> set
     return set(conn.execute(query).scalars())
 
 
-def settled_before(conn: Connection, journal: str, before: datetime) -> list[int]:
-    """The units of this journal that were settled before this time."""
-    return list(conn.execute(select(unit.c.number).where(unit.c.journal == journal, unit.c.settled_at < before)).scalars())
+def settled_before(conn: Connection, journal: str, before: datetime, since: int) -> set[int]:
+    """The units of this journal, from the number `since` on, that were settled before this time."""
+    query = select(unit.c.number).where(unit.c.journal == journal, unit.c.number >= since, unit.c.settled_at < before)
+    return set(conn.execute(query).scalars())
 
 
 def settled_numbers(conn: Connection, journal: str, since: int = 0) -> set[int]:
@@ -161,6 +162,13 @@ def last_sequence(conn: Connection, agent: str, instrument: str) -> int | None:
 def log(conn: Connection, report_id: int | None, what: str, at: datetime, detail: dict[str, Any]) -> None:
     """Append what happened to a report."""
     conn.execute(insert(event).values(report=report_id, what=what, at=at, detail=detail))
+
+
+def with_events(conn: Connection, whats: Iterable[str], state: str) -> set[int]:
+    """The reports in this state to which one of these things has happened."""
+    of_state = select(report.c.id).where(report.c.state == state)
+    query = select(event.c.report).where(event.c.what.in_(list(whats)), event.c.report.in_(of_state))
+    return set(conn.execute(query.distinct()).scalars())
 
 
 def events_of(conn: Connection, report_id: int) -> Sequence[Row[Any]]:
