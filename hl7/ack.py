@@ -60,7 +60,7 @@ def read(message: bytes, encoding: str = "utf-8") -> Ack:
     if len(segments) < 2 or len(segments[0]) < 8 or not segments[0].startswith("MSH"):
         raise UnreadableAck("there is no MSH with an MSA")
     try:
-        parsed = hl7.parse("\r".join(segments))  # type: ignore[no-untyped-call]
+        parsed = hl7.parse("\r".join(segments))
         msa = parsed.segment("MSA")
         errors = "; ".join(filter(None, (_error_text(segment) for segment in parsed if str(segment[0]) == "ERR")))
         bar, marks = segments[0][3], segments[0][4:8].split(segments[0][3])[0]

@@ -111,7 +111,7 @@ class Segments:
         if len(set(text[3:8])) < 5 or not _plausible(text):
             raise UnknownMessage("MSH-2", "five different delimiters are needed, like |^~\\&")
         try:
-            parsed = hl7.parse(text)  # type: ignore[no-untyped-call]
+            parsed = hl7.parse(text)
             self._all = [Segment(segment, marks) for segment in parsed]
         except (hl7.HL7Exception, IndexError, KeyError, ValueError, AttributeError):
             raise UnknownMessage("MSH", "the message cannot be read as HL7 v2") from None
