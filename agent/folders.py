@@ -143,7 +143,8 @@ class WatchedFolder:
         self._files = files
         for trouble in [key for key in self.troubles if key[1] and key[1] not in files]:
             del self.troubles[trouble]
-        self._ready = deque(name for name, file in files.items() if self._is_ready(file, now))
+        ready = [(file.changed_ns, name) for name, file in files.items() if self._is_ready(file, now)]
+        self._ready = deque(name for _, name in sorted(ready))  # the oldest first: an order comes before its cancellation
         self._alarm(now)
         return len(self._ready)
 

@@ -10,21 +10,25 @@ results go to. A patient is an MRN with its authority; neither is ever guessed f
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from ..hl7.chart import Patient, Specimen
 from ..hl7.orders import Incoming, OrderMessage, PatientMerge, PatientUpdate, read
 from ..hl7.profile import Orders
 from ..hl7.received import Refused
-from . import audit, orders
+from . import audit, orders, worklist
 from .store import results, specimens
 from .store.specimens import Registered
 from .verdict import Verdicts
+
+log = structlog.get_logger("chartbound.orders")
 
 _MESSAGE_START = re.compile(rb"(?:\A|(?<=[\r\n\x0b]))MSH")
 _AROUND = re.compile(rb"[\r\n\x0b\x1c]+(?:[FB][HT]S[^\r\n]*[\r\n\x0b\x1c]*)*\Z")  # MLLP framing, batch and file trailers
@@ -71,35 +75,53 @@ def receive(conn: Connection, verdicts: Verdicts, who: str, message: bytes, at: 
 
     Raises `hl7.received.Refused` (`UnknownMessage` among it), whose text names no patient; the caller rolls back then.
     """
-    return _Desk(conn, verdicts, who, at).take(read(message, rules(verdicts), verdicts.site.zone))
+    incoming = read(message, rules(verdicts), verdicts.site.zone)
+    desk = _Desk(conn, verdicts, who, at)
+    desk.take(incoming)
+    if desk.changed:
+        _review(conn, verdicts, desk.changed)
+    return len({one.id for one in desk.changed})
+
+
+def _review(conn: Connection, verdicts: Verdicts, changed: list[Registered]) -> None:
+    """Look again at what is held for these specimens. An order is sound even where a held result cannot be judged."""
+    savepoint = conn.begin_nested()
+    try:
+        verdicts.review(conn, worklist.held_for(conn, changed))
+        savepoint.commit()
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        savepoint.rollback()
+        log.exception("held results could not be looked at again; they are with the next order or act that bears on them")
 
 
 @dataclass(frozen=True, slots=True)
 class _Desk:
-    """Where one message is worked on."""
+    """Where one message is worked on. `changed` has each changed specimen as it was and as it is now."""
 
     conn: Connection
     verdicts: Verdicts
     who: str
     at: datetime
+    changed: list[Registered] = field(default_factory=list)
 
-    def take(self, incoming: Incoming) -> int:
-        changed = 0
+    def take(self, incoming: Incoming) -> None:
         for act in incoming.acts:
             match act:
                 case OrderMessage("CA"):
-                    changed += sum(self._cancel(one) for one in act.specimens)
+                    for specimen in act.specimens:
+                        self._cancel(specimen)
                 case OrderMessage():
-                    changed += sum(self._register(one) for one in act.specimens)
+                    for specimen in act.specimens:
+                        self._register(specimen)
                 case PatientUpdate():
-                    changed += self._update(act.patient)
+                    self._update(act.patient)
                 case PatientMerge():
-                    changed += self._merge(act) + self._update(act.survivor)
-        if changed:
-            self.verdicts.review_held(self.conn)
-        return changed
+                    self._merge(act)
+                    self._update(act.survivor)
 
-    def _register(self, specimen: Specimen) -> bool:
+    def _register(self, specimen: Specimen) -> None:
         known = specimens.by_label(self.conn, specimen.specimen_id)
         try:
             outcome = orders.put(self.conn, specimen, known, self.at)
@@ -108,12 +130,10 @@ class _Desk:
         stated = _stated(known, specimen) if known else {}
         if known and stated:
             specimens.change(self.conn, known.id, **stated)
-        if outcome == "known" and not stated:
-            return False
-        self._audit("register", specimen.specimen_id, {"outcome": outcome, **_fields(stated)})
-        return True
+        if outcome != "known" or stated:
+            self._done("register", specimen.specimen_id, {"outcome": outcome, **_fields(stated)}, known)
 
-    def _cancel(self, asked: Specimen) -> bool:
+    def _cancel(self, asked: Specimen) -> None:
         """Cancel these tests, and the specimen where none is left.
 
         An order that was never heard is remembered as cancelled, so that it opens nothing should it come late.
@@ -124,23 +144,23 @@ class _Desk:
         found = [known] if known else self._of_these_orders(asked)
         if not found:
             specimens.cancel(self.conn, specimens.register(self.conn, replace(asked, cancelled=False), self.at), self.at)
-            self._audit("cancel", asked.specimen_id, {"outcome": "not heard before"})
-            return True
-        return sum(self._cancel_tests(one, asked) for one in found) > 0
+            self._done("cancel", asked.specimen_id, {"outcome": "not heard before"})
+        for one in found:
+            self._cancel_tests(one, asked)
 
-    def _cancel_tests(self, known: Registered, asked: Specimen) -> bool:
+    def _cancel_tests(self, known: Registered, asked: Specimen) -> None:
         gone = {(test.placer_order, test.code) for test in asked.tests}
         dropped = [test for test in known.specimen.tests if (test.placer_order, test.code) in gone]
         if known.specimen.cancelled or not dropped:
-            return False
+            return
         label = known.specimen.specimen_id
         if len(dropped) == len(known.specimen.tests):
             specimens.cancel(self.conn, known.id, self.at)
-            self._audit("cancel", label, {})
+            self._done("cancel", label, {}, known)
         else:
             specimens.drop_tests(self.conn, known.id, dropped)
-            self._audit("cancel tests", label, {"tests": [[test.placer_order, test.code] for test in dropped]})
-        return True
+            tests = [[test.placer_order, test.code] for test in dropped]
+            self._done("cancel tests", label, {"tests": tests}, known)
 
     def _of_these_orders(self, asked: Specimen) -> list[Registered]:
         """The specimens of this patient that carry these very orders: a cancellation often leaves the specimen out."""
@@ -152,9 +172,8 @@ class _Desk:
                     found[one.id] = one
         return list(found.values())
 
-    def _update(self, patient: Patient) -> int:
+    def _update(self, patient: Patient) -> None:
         """Name, birth date and sex go to all of the patient's specimens; account and place to those of the same visit."""
-        changed = 0
         for one in specimens.of_patient(self.conn, patient.mrn):
             before = one.specimen.patient
             if not orders.same_patient(before, patient):
@@ -166,11 +185,9 @@ class _Desk:
             new = {name: value for name, value in new.items() if value and value != getattr(before, name)}
             if new:
                 specimens.change(self.conn, one.id, **new)
-                self._audit("update patient", one.specimen.specimen_id, _fields(new))
-                changed += 1
-        return changed
+                self._done("update patient", one.specimen.specimen_id, _fields(new), one)
 
-    def _merge(self, merge: PatientMerge) -> int:
+    def _merge(self, merge: PatientMerge) -> None:
         """Give the retired record's specimens to the survivor, as long as no message about them has been built."""
         moved = [
             one
@@ -186,14 +203,15 @@ class _Desk:
             raise Refused("MRG-1", hint)
         for one in moved:
             specimens.change(self.conn, one.id, mrn=merge.survivor.mrn, authority=merge.survivor.authority)
-            self._audit("merge patient", one.specimen.specimen_id, {})
-        return len(moved)
+            self._done("merge patient", one.specimen.specimen_id, {}, one)
 
     def _label_refused(self, problem: orders.LabelTaken) -> LabelRefused:
         return LabelRefused(rules(self.verdicts).specimen_id[0], problem)
 
-    def _audit(self, act: str, label: str, detail: dict[str, Any]) -> None:
+    def _done(self, act: str, label: str, detail: dict[str, Any], before: Registered | None = None) -> None:
         audit.append(self.conn, self.verdicts.agent, self.who, act, f"specimen {label}", detail, self.at)
+        now = specimens.by_label(self.conn, label)
+        self.changed.extend(one for one in (before, now) if one)
 
 
 def _stated(known: Registered, specimen: Specimen) -> dict[str, Any]:

@@ -58,6 +58,34 @@ def of(conn: Connection, row: results.ReportRow, reading: Reading, rules: Rules)
     )
 
 
+def held_for(conn: Connection, changed: Iterable[Registered]) -> list[int]:
+    """The held reports in whose worklist one of these specimens stands, by what `_candidates` looks for.
+
+    To look at every held report again takes milliseconds for each, while the store waits: an order feed would stop it.
+    """
+    labels: set[str] = set()
+    numbers: set[str] = set()
+    rows: set[int] = set()
+    for one in changed:
+        specimen = one.specimen
+        rows.add(one.id)
+        labels.add(specimen.specimen_id)
+        numbers |= {specimen.accession, specimen.patient.mrn, *(test.placer_order for test in specimen.tests)}
+    stated_as = (labels | numbers) - {""}
+    instruments = specimens.claimed_on(conn, rows)
+    acted_on = results.with_events(conn, ACTS, "held")
+
+    def concerned(row: results.ReportRow) -> bool:
+        if row.instrument in instruments:
+            return True
+        if any(str(row.body.get(name, "")).strip() in stated_as for name in ("specimen_id", "order_number", "patient_id")):
+            return True
+        said = standing_acts(conn, row.id).values() if row.id in acted_on else ()
+        return any(one.get("specimen_id") in labels for one in said)
+
+    return [row.id for row in results.held(conn) if concerned(row)]
+
+
 def standing_acts(conn: Connection, report_id: int) -> dict[str, dict[str, Any]]:
     """What people have said of this report and not undone: the newest of each kind, with the id of its event."""
     standing: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""The order feed over real sockets, on both stores: AA after the commit and never before, and what each message changes."""
+"""The order port over real sockets: AA after the commit and never before, and no caller that it does not survive."""
 
 from __future__ import annotations
 
@@ -7,81 +7,33 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from datetime import date
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine, text
 from structlog.testing import capture_logs
+from typer.testing import CliRunner
 
-from chartbound.agent import audit
-from chartbound.agent.order_folder import order_folder
+from chartbound.agent import status
 from chartbound.agent.order_listener import OrderDesk, OrderListener
-from chartbound.agent.order_messages import messages_of
-from chartbound.agent.store import specimens
-from chartbound.agent.store.engine import migrate, open_store, reading
-from chartbound.agent.store.specimens import Registered
+from chartbound.agent.runtime import Agent
+from chartbound.agent.store.engine import migrate, open_store, writing
+from chartbound.config import catalog as catalogs
+from chartbound.config import site as sites
 from chartbound.config.address import Address
 from chartbound.hl7 import ack, mllp
-from chartbound.hl7.chart import OrderedTest, Patient
-from chartbound.simulators.orders import Order, OrderFeed
+from chartbound.simulators import cli as simulators
+from chartbound.simulators.orders import OrderFeed
 
-from .clinic import ANA, BEN, NINE, SITE, Clinic, identifiers, open_clinic, ran
-
-ORDERS = '\n[orders]\nlisten = "127.0.0.1:0"\nfolder = "drop/orders"\n'
-A1C = "4548-4"
-
-
-@dataclass
-class Feed:
-    """A clinic whose order port is open."""
-
-    clinic: Clinic
-    listener: OrderListener
-    woken: list[str]
-
-    @property
-    def address(self) -> Address:
-        return Address("127.0.0.1", self.listener.bound)
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection((self.address.host, self.address.port), timeout=20)
-
-    def send(self, message: bytes) -> ack.Ack:
-        with OrderFeed(self.address, timeout=20) as feed:
-            return feed.send(message)
-
-    def specimen(self, label: str) -> Registered:
-        with reading(self.clinic.engine) as conn:
-            found = specimens.by_label(conn, label)
-        assert found
-        return found
-
-    def labels(self) -> list[str]:
-        with reading(self.clinic.engine) as conn:
-            return [one.specimen.specimen_id for one in specimens.listed(conn)]
-
-
-@contextmanager
-def listening(clinic: Clinic) -> Iterator[Feed]:
-    stop = threading.Event()
-    woken: list[str] = []
-    desk = OrderDesk(clinic.engine, clinic.verdicts, lambda: woken.append("senders"))
-    listener = OrderListener(Address("127.0.0.1", 0), desk.answer, stop)
-    thread = threading.Thread(target=listener.run)
-    thread.start()
-    try:
-        assert listener.listening.wait(10)
-        yield Feed(clinic, listener, woken)
-    finally:
-        stop.set()
-        thread.join(10)
-        assert not thread.is_alive()
+from .clinic import BEN, SITE, open_clinic
+from .order_feed import A1C, ORDERS, Feed, listening, order
 
 
 @pytest.fixture
@@ -102,27 +54,6 @@ def sqlite_feed(tmp_path: Path) -> Iterator[Feed]:
     engine.dispose()
 
 
-def order(label: str = "S-1", patient: Patient = ANA, number: str = "P-1", tests: tuple[str, ...] = (A1C,)) -> Order:
-    return Order(number, label, replace(patient, authority=""), tests, NINE, authority="")
-
-
-def test_an_order_is_registered_as_the_ehr_states_it(feed: Feed) -> None:
-    answer = feed.send(order().message("NW"))
-    assert (answer.code, answer.text) == ("AA", "")
-    found = feed.specimen("S-1").specimen
-    assert found.patient == ANA
-    assert found.tests == (OrderedTest(A1C, "HbA1c", "LN", "P-1", NINE),)
-    assert (found.specimen_type, found.collected_at, found.issued) == ("BLD", NINE, False)
-    assert feed.woken == ["senders"]
-    with reading(feed.clinic.engine) as conn:
-        assert audit.verify(conn) == []
-
-
-def test_an_orm_has_its_label_in_the_filler_number(feed: Feed) -> None:
-    assert feed.send(order().message("NW", "ORM^O01")).code == "AA"
-    assert feed.specimen("S-1").specimen.accession == "S-1"
-
-
 def test_a_sender_that_missed_the_answer_sends_again_and_the_order_is_there_once(feed: Feed) -> None:
     """The connection dies with the answer unread; the same bytes come on a new one, and on a third at the same time."""
     message = order().message("NW")
@@ -136,11 +67,17 @@ def test_a_sender_that_missed_the_answer_sends_again_and_the_order_is_there_once
     assert len(feed.specimen("S-1").specimen.tests) == 1
 
 
-def test_the_answer_comes_after_the_commit(feed: Feed) -> None:
-    """Whoever has read AA finds the order in the store, by another connection."""
-    for number in range(10):
-        assert feed.send(order(f"S-{number}", number=f"P-{number}").message("NW")).code == "AA"
-        assert feed.specimen(f"S-{number}")
+def test_the_answer_waits_for_the_commit(feed: Feed) -> None:
+    """While another has the store there is no answer; then it comes, and the order is there for everybody."""
+    with feed.connect() as wire:
+        with writing(feed.clinic.engine):
+            wire.sendall(mllp.frame(order().message("NW")))
+            wire.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                wire.recv(1)
+        wire.settimeout(20)
+        assert b"MSA|AA|" in wire.recv(65536)
+    assert feed.labels() == ["S-1"]
 
 
 def test_a_store_that_is_away_is_an_ae_and_the_order_is_taken_when_it_is_back(tmp_path: Path) -> None:
@@ -164,75 +101,29 @@ def test_a_store_that_is_away_is_an_ae_and_the_order_is_taken_when_it_is_back(tm
     engine.dispose()
 
 
-def test_a_held_result_files_when_its_order_comes(feed: Feed) -> None:
-    [row] = feed.clinic.run("hba1c-1", ran(specimen_id="S-1", values={"HbA1c": "6.1"}))
-    assert (row.state, row.reason) == ("held", "LABEL_UNKNOWN")
-    assert feed.send(order().message("NW")).code == "AA"
-    after = feed.clinic.row(row.id)
-    assert (after.state, after.reason) != ("held", "LABEL_UNKNOWN")
-    assert after.label == "S-1" or after.reason in {"CONFIRMATION_DUE", "IDENTITY_CONFLICT"}
+def test_a_postgresql_that_is_away_is_an_ae_until_it_is_back(postgresql: Any, tmp_path: Path) -> None:
+    name = f"chartbound_{uuid4().hex}"
+    admin = create_engine(postgresql.get_uri(driver="psycopg"), isolation_level="AUTOCOMMIT")
 
+    def command(sql: str) -> None:
+        with admin.connect() as conn:
+            conn.execute(text(sql))
 
-def test_to_a_cancelled_order_nothing_is_matched(feed: Feed) -> None:
-    feed.send(order().message("NW"))
-    assert feed.send(order().message("CA")).code == "AA"
-    assert feed.send(order().message("CA")).code == "AA"
-    assert feed.specimen("S-1").specimen.cancelled
-    [row] = feed.clinic.run("hba1c-1", ran(specimen_id="S-1", values={"HbA1c": "6.1"}))
-    assert row.state == "held"
-    answer = feed.send(order().message("NW"))
-    assert (answer.code, "was cancelled" in answer.text) == ("AE", True)
-
-
-def test_a_status_changed_to_cancelled_is_a_cancellation(feed: Feed) -> None:
-    feed.send(order().message("NW"))
-    assert feed.send(order().message("SC")).code == "AA"
-    assert not feed.specimen("S-1").specimen.cancelled
-    assert feed.send(order().message("SC").replace(b"ORC|SC|P-1|||", b"ORC|SC|P-1|||CA")).code == "AA"
-    assert feed.specimen("S-1").specimen.cancelled
-
-
-def test_a_cancellation_without_the_specimen_finds_it_by_the_order(feed: Feed) -> None:
-    feed.send(order(tests=(A1C, "41653-7")).message("NW"))
-    cancel = re.sub(rb"SPM\|[^\r]*\r", b"", order().message("CA"))
-    assert feed.send(cancel).code == "AA"
-    found = feed.specimen("S-1").specimen
-    assert ([test.code for test in found.tests], found.cancelled) == (["41653-7"], False)
-    assert feed.send(re.sub(rb"SPM\|[^\r]*\r", b"", order(tests=("41653-7",)).message("CA"))).code == "AA"
-    assert feed.specimen("S-1").specimen.cancelled
-    assert feed.labels() == ["S-1"]
-
-
-def test_a_cancellation_that_comes_before_its_order_keeps_it_closed(feed: Feed) -> None:
-    assert feed.send(order().message("CA")).code == "AA"
-    assert feed.specimen("S-1").specimen.cancelled
-    assert feed.send(order().message("NW")).code == "AE"
-
-
-def test_a_changed_order_adds_tests_and_says_what_was_not_known(feed: Feed) -> None:
-    feed.send(order().message("NW").replace(b"SPM|1|S-1||BLD", b"SPM|1|S-1||"))
-    assert feed.send(order(tests=(A1C, "41653-7")).message("XO")).code == "AA"
-    found = feed.specimen("S-1").specimen
-    assert ([test.code for test in found.tests], found.specimen_type) == ([A1C, "41653-7"], "BLD")
-
-
-def test_a_label_of_another_patient_is_an_ae_and_takes_nothing_of_its_message(feed: Feed) -> None:
-    feed.send(order().message("NW"))
-    both = order(patient=BEN, tests=("41653-7",), label="S-2", number="P-2").message("NW")
-    both += order(patient=BEN, tests=("41653-7",), number="P-2").message("NW").partition(b"ORC")[2].join((b"ORC", b""))
-    for message in (both, order(patient=BEN).message("CA"), order(patient=BEN).message("XO")):
-        answer = feed.send(message)
-        assert (answer.code, "another patient" in answer.text) == ("AE", True)
-        assert b"205^" in raw_answer(feed, message)
-    assert feed.labels() == ["S-1"]
-    assert feed.specimen("S-1").specimen.patient == ANA
-    assert not feed.specimen("S-1").specimen.cancelled
-
-
-def raw_answer(feed: Feed, message: bytes) -> bytes:
-    with feed.connect() as wire:
-        wire.sendall(mllp.frame(message))
-        return wire.recv(65536)
+    command(f"CREATE DATABASE {name}")
+    engine = open_store(postgresql.get_uri(database=name), tmp_path)
+    migrate(engine)
+    with listening(open_clinic(engine, tmp_path)) as feed, OrderFeed(feed.address, timeout=20) as sender:
+        assert sender.send(order("S-0", number="P-0").message("NW")).code == "AA"
+        command(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        command(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        answer = sender.send(order().message("NW"))
+        assert (answer.code, "send again" in answer.text) == ("AE", True)
+        command(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        assert sender.send(order().message("NW")).code == "AA"
+        assert sorted(feed.labels()) == ["S-0", "S-1"]
+    engine.dispose()
+    command(f"DROP DATABASE {name}")
+    admin.dispose()
 
 
 @pytest.mark.parametrize(
@@ -249,54 +140,11 @@ def raw_answer(feed: Feed, message: bytes) -> bytes:
 def test_what_cannot_be_taken_is_refused_by_the_standards_codes(
     sqlite_feed: Feed, change: tuple[bytes, bytes], code: str, condition: bytes
 ) -> None:
-    raw = raw_answer(sqlite_feed, order().message("NW").replace(*change))
+    raw = sqlite_feed.exchange(order().message("NW").replace(*change))
     assert b"MSA|" + code.encode() + b"|" in raw.replace(raw[4:5], b"|")
     if code == "AE":
         assert condition in raw
     assert sqlite_feed.labels() == []
-
-
-def test_an_adt_changes_the_names_of_all_specimens_and_the_place_of_its_own_visit(feed: Feed) -> None:
-    visit = b"PV1|1|O|ROOM 1||||||||||||||||%s\rORC"
-    feed.send(order("S-1").message("NW").replace(b"ORC", visit % b"V-1"))
-    feed.send(order("S-2", number="P-2").message("NW").replace(b"ORC", visit % b"V-2"))
-    feed.send(order("S-3", BEN, "P-3").message("NW"))
-    newly = replace(ANA, last_name="RIVERA-LOPEZ", birth_date=date(1961, 3, 6))
-    moved = b"PV1|1|O|ROOM 7||||||||||||||||V-2"
-    assert feed.send(order(patient=newly).update().replace(b"PV1|1|O", moved)).code == "AA"
-    one, two, three = (feed.specimen(label).specimen.patient for label in ("S-1", "S-2", "S-3"))
-    assert (one.last_name, one.birth_date, one.location) == ("RIVERA-LOPEZ", date(1961, 3, 6), "ROOM 1")
-    assert (two.last_name, two.location) == ("RIVERA-LOPEZ", "ROOM 7")
-    assert three == BEN
-    assert feed.send(order(patient=Patient("MRN-1")).update()).code == "AA"
-    assert feed.specimen("S-1").specimen.patient.last_name == "RIVERA-LOPEZ"  # what is left out stays
-
-
-def test_an_adt_may_settle_a_doubt_about_a_held_result(feed: Feed) -> None:
-    feed.send(order(patient=replace(ANA, last_name="MISSPELT")).message("NW"))
-    [row] = feed.clinic.run("urine-1", ran(specimen_id="S-1", last_name="RIVERA", first_name="ANA"))
-    assert row.state == "held"
-    woken = len(feed.woken)
-    assert feed.send(order().update()).code == "AA"
-    assert len(feed.woken) == woken + 1
-    assert feed.send(order().update()).code == "AA"
-    assert len(feed.woken) == woken + 1  # nothing new: nobody is woken
-
-
-def test_a_merge_moves_what_waits_and_refuses_where_messages_exist(feed: Feed) -> None:
-    feed.send(order().message("NW"))
-    merge = order(patient=BEN).update().replace(b"ADT^A08^ADT_A01", b"ADT^A40^ADT_A39").replace(b"PV1|1|O", b"MRG|MRN-1^^^^MR")
-    assert feed.send(merge).code == "AA"
-    assert feed.specimen("S-1").specimen.patient == BEN
-    assert feed.send(merge).code == "AA"
-    [row] = feed.clinic.run("hba1c-1", ran(specimen_id="S-1", values={"HbA1c": "6.1"}))
-    if row.state == "held":
-        with feed.clinic.acting() as acts:
-            acts.assign(row.id, "S-1", identifiers(BEN))
-    back = order(patient=ANA).update().replace(b"ADT^A08^ADT_A01", b"ADT^A40^ADT_A39").replace(b"PV1|1|O", b"MRG|MRN-2^^^^MR")
-    answer = feed.send(back)
-    assert (answer.code, "later version" in answer.text) == ("AE", True)
-    assert feed.specimen("S-1").specimen.patient == BEN
 
 
 def test_a_message_may_be_split_at_every_byte(sqlite_feed: Feed) -> None:
@@ -370,7 +218,7 @@ def test_the_log_holds_no_patient(sqlite_feed: Feed) -> None:
             order().update(),
             b"RIVERA^ANA",
         ):
-            sqlite_feed.send(message) if message.startswith(b"MSH") else raw_answer(sqlite_feed, message)
+            sqlite_feed.send(message) if message.startswith(b"MSH") else sqlite_feed.exchange(message)
     assert len(logs) == 6
     assert not re.search("RIVERA|ANA|MRN-1|1961|OKAFOR|S-1", repr(logs))
 
@@ -396,33 +244,38 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrderDesk]:
     engine.dispose()
 
 
-def test_a_file_of_messages_is_taken_one_by_one(feed: Feed) -> None:
-    """Framed or not, in a batch or not; what is refused leaves the others be."""
-    clinic = feed.clinic
-    folder = order_folder(clinic.verdicts.site, clinic.verdicts, clinic.engine, lambda: None)
-    assert clinic.verdicts.site.orders.folder
-    drop = clinic.verdicts.site.orders.folder
-    good, bad = order().message("NW"), order(patient=BEN).message("NW")
-    also = order("S-2", number="P-2").message("NW")
-    batch = b"FHS|^~\\&\rBHS|^~\\&\r" + good + bad + also.replace(b"\r", b"\r\n") + b"BTS|3\rFTS|1\r"
-    (drop / "batch.HL7").write_bytes(batch)
-    (drop / "framed.hl7").write_bytes(mllp.frame(order("S-3", number="P-3").message("NW")))
-    (drop / "none.hl7").write_bytes(b"no message at all")
-    for now in (0.0, 2.0):
-        folder.scan(now)
-    while folder.take_ready(2.0):
-        pass
-    assert sorted(feed.labels()) == ["S-1", "S-2", "S-3"]
-    assert sorted(path.name for path in (drop / "done").iterdir()) == ["batch.HL7", "framed.hl7"]
-    assert [path.name for path in (drop / "failed").iterdir()] == ["none.hl7"]
+def test_the_simulated_feed_orders_renames_and_cancels(sqlite_feed: Feed) -> None:
+    to = f"127.0.0.1:{sqlite_feed.listener.bound}"
+    done = CliRunner().invoke(simulators.app, ["orders", "--to", to, "--count", "3", "--update", "--test", A1C])
+    assert (done.exit_code, done.stdout.count("AA")) == (0, 6)
+    assert sorted(sqlite_feed.labels()) == ["SIM-000001", "SIM-000002", "SIM-000003"]
+    assert sqlite_feed.specimen("SIM-000001").specimen.patient.last_name.endswith("-NEW")
+    done = CliRunner().invoke(simulators.app, ["orders", "--to", to, "--count", "1", "--orm", "--cancel", "--test", A1C])
+    assert done.exit_code == 0
+    assert sqlite_feed.specimen("SIM-000001").specimen.cancelled
+    done = CliRunner().invoke(simulators.app, ["orders", "--to", to, "--tries", "1"])
+    assert (done.exit_code, "was cancelled" in done.stdout) == (1, True)
 
 
-def test_a_batch_is_parted_at_its_messages() -> None:
-    one, two = order().message("NW"), order("S-2").message("NW")
-    for content in (one + two, mllp.frame(one) + mllp.frame(two), b"BHS|^~\\&\r" + one + b"\r\n" + two + b"BTS|2\rFTS|1"):
-        assert messages_of(content) == [one, two]
-    assert messages_of(b"") == []
-    assert messages_of(b"PID|MSH") == []
+def test_the_running_agent_hears_orders_and_stops_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text(SITE.partition("[[instruments]]")[0] + "[[destinations]]" + SITE.partition("[[destinations]]")[2] + ORDERS)
+    (tmp_path / "drop" / "orders").mkdir(parents=True)
+    agent = Agent(sites.load(path), catalogs.load(tmp_path))
+    thread = threading.Thread(target=agent.run)
+    thread.start()
+    try:
+        while agent.order_listener is None:
+            assert thread.is_alive()
+        assert agent.order_listener.listening.wait(10)
+        address = Address("127.0.0.1", agent.order_listener.bound)
+        with OrderFeed(address, timeout=20) as sender:
+            assert sender.send(order().message("NW"), tries=5).code == "AA"
+            assert status.of(agent)["orders"] == {"port": address.port, "why": ""}
+    finally:
+        agent.stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_a_port_that_is_taken_is_tried_again_and_said_once(tmp_path: Path) -> None:

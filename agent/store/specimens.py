@@ -192,6 +192,11 @@ def claims_between(conn: Connection, instrument: str, since: datetime, until: da
     )
 
 
+def claimed_on(conn: Connection, rows: Iterable[int]) -> set[str]:
+    """The instruments on which one of these specimens was ever claimed."""
+    return set(conn.execute(select(claim.c.instrument).where(claim.c.specimen.in_(list(rows))).distinct()).scalars())
+
+
 def claim_by_id(conn: Connection, row: int) -> ClaimRow | None:
     found = _claims(conn, select(claim).where(claim.c.id == row))
     return found[0] if found else None
