@@ -113,6 +113,8 @@ def _running(said: dict[str, Any]) -> None:
     for name, lines in said["folders"].items():
         for line in lines:
             _say(f"{name}: {line}", "yellow")
+    if why := (said.get("orders") or {}).get("why"):
+        _say(why, "red")
     for name, count in said["failures"].items():
         _say(f"{name} failed {count} × and was started again: see the log", "red")
     if said["not_settled"]:
