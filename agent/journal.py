@@ -247,7 +247,7 @@ def open_journal(state_dir: Path, agent: str) -> Journal:
 
 
 def restored_journals(state_dir: Path) -> list[JournalReader]:
-    """The journals that restores have left here, to read for units that the store has not settled."""
+    """The journals that restores have left here, the oldest first, to read for units that the store has not settled."""
     readers: list[JournalReader] = []
     try:
         for path in sorted(state_dir.glob("journal-*.db")):
@@ -256,7 +256,7 @@ def restored_journals(state_dir: Path) -> list[JournalReader]:
         for reader in readers:
             reader.close()
         raise
-    return readers
+    return sorted(readers, key=lambda reader: reader.began())
 
 
 def mark_restored(state_dir: Path) -> None:

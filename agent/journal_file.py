@@ -137,6 +137,11 @@ class JournalReader:
         """The number of the last unit that was heard; 0 where there is none."""
         return int(self._rows("SELECT coalesce(max(number), 0) FROM unit")[0][0])
 
+    def began(self) -> str:
+        """When its first unit was heard, in UTC as text; "" where there is none."""
+        rows = self._rows("SELECT heard_at FROM unit ORDER BY number LIMIT 1")
+        return str(rows[0][0]) if rows else ""
+
     def count(self) -> int:
         """How many units this journal has ever heard, whole and incomplete, purged or not."""
         return int(self._rows("SELECT count(*) FROM unit")[0][0])

@@ -2,6 +2,9 @@
 
 The judge keeps no list of what is waiting. It asks which units of the journal the store has not settled, so that a start
 after a crash, a store that was away for a day and the next unit of a quiet morning all go the same way.
+
+After a restore several journals are read, each by its own judge, and what was heard first is settled first: an instrument may
+have said a result again since, and the EHR has it under the control id of the first time.
 """
 
 from __future__ import annotations
@@ -26,13 +29,23 @@ log = structlog.get_logger("chartbound.judge")
 class Judge:
     """Settles the units of one journal through the store's writing thread."""
 
-    def __init__(self, journal: JournalReader, verdicts: Verdicts, writer: StoreWriter, queued: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        journal: JournalReader,
+        verdicts: Verdicts,
+        writer: StoreWriter,
+        queued: Callable[[], None],
+        after: Judge | None = None,
+    ) -> None:
+        """`after`: the judge of the journal before this one; until it has once come to that one's end, this one waits."""
         self._journal, self._verdicts, self._writer, self._queued = journal, verdicts, writer, queued
         self._lock = threading.Lock()
         self._asked = False
         self._done = 0  # every unit up to this number is settled for certain
         self._reached = 0  # the same, once the transaction under way is committed
         self._more = False
+        self._after = after
+        self._came_to_the_end = False
         self.failed: set[int] = set()  # units at which the program failed: kept, shown, tried again at the next start
 
     def look(self) -> None:
@@ -48,6 +61,10 @@ class Judge:
             self._asked = False
         self._reached, self._more = self._done, False
         reached = self._done
+        if self._after is not None and not self._after._came_to_the_end:
+            self._after.look()
+            self._more = True
+            return
 
         def settled(numbers: Sequence[int]) -> set[int]:
             return results.settled_among(conn, self._journal.id, numbers)
@@ -79,3 +96,5 @@ class Judge:
         self._queued()
         if self._more:
             self.look()
+        else:
+            self._came_to_the_end = True
