@@ -145,9 +145,12 @@ def _joined(first: Ordered, more: Ordered) -> Ordered:
 
 
 def issue_label() -> str:
-    """A new label of ours: nine random characters and their check character (ISO 7064 MOD 37,36)."""
-    alphabet = "0123456789ABCDEFGHJKLMNPQRSTUVWXYZ"  # without I and O, which a person misreads
-    body = "".join(secrets.choice(alphabet) for _ in range(9))
+    """A new label of ours: nine random characters and their check character (ISO 7064 MOD 37,36).
+
+    It begins with a digit and holds no Q before the last, so that no pattern for control ids ("QC*") takes a patient's.
+    """
+    alphabet = "0123456789ABCDEFGHJKLMNPRSTUVWXYZ"  # without I, O and Q, which a person misreads
+    body = secrets.choice(alphabet[:10]) + "".join(secrets.choice(alphabet) for _ in range(8))
     return body + label.check_character(body)
 
 

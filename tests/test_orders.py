@@ -88,6 +88,12 @@ def test_a_label_of_ours_ends_in_its_check_character() -> None:
     assert all(is_checked(one) for one in labels)
 
 
+def test_no_label_of_ours_looks_like_an_id_of_a_control() -> None:
+    """With a label that begins with QC a patient's result would go to the QC log."""
+    labels = [issue_label() for _ in range(2000)]
+    assert all(one[0].isdigit() and "QC" not in one for one in labels)
+
+
 def test_a_file_that_comes_twice_adds_nothing_even_where_we_issue_the_labels(clinic: Clinic) -> None:
     found, _ = read_csv(csv(ANA_ROW.replace("S-1,", ","), ANA_ROW.replace("P-1", "P-2")), ZONE)
     with clinic.acting() as acts:
