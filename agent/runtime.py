@@ -104,10 +104,10 @@ class Agent:
             self.writer = StoreWriter(engine, prepare=self._prepare_store)
             self.engine = engine
             self.verdicts = Verdicts(self.site, self.catalog, self.agent_id)
-            self.judges = [
-                Judge(one, self.verdicts, self.writer, self._queued)
-                for one in (*self._restored(state, open_things), self.journal)
-            ]
+            self.judges: list[Judge] = []
+            for one in (*self._restored(state, open_things), self.journal):
+                before = self.judges[-1] if self.judges else None
+                self.judges.append(Judge(one, self.verdicts, self.writer, self._queued, after=before))
             self._make_senders()
             self._make_ears()
             self.writer.start()
