@@ -58,7 +58,7 @@ class Campaign:
         seed: int,
         kills: int = 0,
         misbehaving: bool = True,
-        dies_one_in: int = 25,
+        dies_one_in: int = 8,
     ) -> None:
         """`kills`: how many `run` makes, beside those of the newborn; as many specimens are registered as that needs."""
         self.folder, self.state = folder, folder / "state"

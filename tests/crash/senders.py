@@ -105,7 +105,7 @@ class Dca(Instrument):
         seed: str,
         *,
         at_l: Callable[[], None] = lambda: None,
-        dies_one_in: int = 25,
+        dies_one_in: int = 8,
     ) -> None:
         """`at_l` is called between the answer to a message's L and its EOT."""
         super().__init__(name, port, labels, seed)
