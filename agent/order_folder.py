@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -15,12 +15,13 @@ from ..config.site import Site
 from .acts import Acts
 from .folders import Unwanted, WatchedFolder
 from .order_messages import receive_all
-from .orders import read_csv
+from .orders import RowProblem, read_csv
 from .store.engine import writing
 from .verdict import Verdicts
 
 log = structlog.get_logger("chartbound.orders")
 _WHO = "order folder"
+_MOST_NAMED = 200  # lines of one file
 
 
 def order_folder(site: Site, verdicts: Verdicts, engine: Engine, queued: Callable[[], None]) -> WatchedFolder:
@@ -43,11 +44,18 @@ def _take_rows(data: bytes, verdicts: Verdicts, engine: Engine) -> None:
         taken, refused = Acts(conn, verdicts, _WHO, datetime.now(UTC)).register(new)
     for problem in (*problems, *refused):
         log.warning("a row of an order file was not taken", line=problem.line, hint=problem.hint)
-    log.info("orders taken", specimens=len(taken), not_taken=len(problems) + len(refused))
+    lines = _lines((*problems, *refused))
+    log.info("orders taken", specimens=len(taken), not_taken=len(problems) + len(refused), lines=lines)
     if not taken:
-        lines = ", ".join(str(problem.line) for problem in (*problems, *refused)) or "none"
-        message = f"no row could be taken; lines with problems: {lines}"
+        heading = next((problem for problem in problems if problem.line == 1), None)  # it holds no patient's words
+        message = str(heading) if heading else f"no row could be taken; lines with problems: {lines or 'none'}"
         raise Unwanted(message)
+
+
+def _lines(problems: Sequence[RowProblem]) -> str:
+    named = ", ".join(str(problem.line) for problem in problems[:_MOST_NAMED])
+    more = len(problems) - _MOST_NAMED
+    return f"{named} and {more} more" if more > 0 else named
 
 
 def _take_messages(data: bytes, verdicts: Verdicts, engine: Engine) -> None:
