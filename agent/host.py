@@ -5,6 +5,7 @@ Everything that differs between Windows, Linux and macOS below the ports is here
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import secrets
@@ -131,12 +132,13 @@ def sync_folder(path: Path) -> None:
 def stop_signals(stop: Callable[[str], None]) -> Iterator[None]:
     """Call `stop` with the signal's name when the system or a person asks the process to end; for the main thread.
 
-    `stop` runs between two steps of the main thread: it sets an event and returns.
+    `stop` runs in a thread of its own. In the handler itself it could not set an event: the main thread, which the handler
+    interrupts, may just then hold the event's lock to wait for it, and would wait for ever.
     """
     names = [name for name in ("SIGTERM", "SIGINT", "SIGBREAK") if hasattr(signal, name)]  # SIGBREAK: Windows, Ctrl-Break
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        stop(signal.Signals(number).name)
+        _thread.start_new_thread(stop, (signal.Signals(number).name,))  # `threading` takes locks to start one
 
     before = {name: signal.signal(getattr(signal, name), handle) for name in names}
     try:

@@ -11,10 +11,12 @@ import contextlib
 import errno
 import socket
 import time
+from collections.abc import Iterable
 from typing import Protocol
 
 import serial
 from serial.tools import list_ports
+from serial.tools.list_ports_common import ListPortInfo
 
 from ..drivers.driver import Serial
 
@@ -228,12 +230,12 @@ class _SerialPort:
         pass
 
 
-def usb_device(address: str) -> str:
+def usb_device(address: str, plugged_in: Iterable[ListPortInfo] | None = None) -> str:
     """The name that this PC gives, just now, to the adapter `usb:VID:PID[:SERIAL]`. Raises `PortUnavailable`."""
     vendor, product, *rest = address.removeprefix("usb:").split(":", 2)
     found = [
         one
-        for one in list_ports.comports()
+        for one in (list_ports.comports() if plugged_in is None else plugged_in)
         if one.vid == int(vendor, 16) and one.pid == int(product, 16) and (not rest or one.serial_number == rest[0])
     ]
     if len(found) == 1:

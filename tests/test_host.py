@@ -9,6 +9,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -135,12 +136,30 @@ def test_the_standard_site_file_has_an_absolute_path() -> None:
 
 def test_a_stop_signal_is_told_and_the_old_handlers_come_back() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    told: list[str] = []
-    with stop_signals(told.append):
+    told: SimpleQueue[str] = SimpleQueue()
+    with stop_signals(told.put):
         signal.raise_signal(signal.SIGTERM)
+        assert told.get(timeout=10) == "SIGTERM"
         signal.raise_signal(signal.SIGINT)
-    assert told == ["SIGTERM", "SIGINT"]
+        assert told.get(timeout=10) == "SIGINT"
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+@POSIX
+def test_a_stop_signal_comes_through_at_any_step_of_a_waiting_agent() -> None:
+    """Twenty signals into a thread that does nothing but begin and end its wait for the event that they set."""
+    program = """
+import os, signal
+from threading import Event, Thread
+from chartbound.agent.host import stop_signals
+for _ in range(20):
+    stop = Event()
+    with stop_signals(lambda name: stop.set()):
+        Thread(target=os.kill, args=(os.getpid(), signal.SIGTERM)).start()
+        while not stop.is_set():
+            stop.wait(0.0)
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 0
 
 
 @POSIX
