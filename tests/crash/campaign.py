@@ -117,8 +117,7 @@ class Campaign:
 
         `told` is called after each kill with their number so far.
         """
-        for number in (1, 2):
-            self.kill_newborn(number)
+        self.kill_newborn()
         self.register()
         kept = self.folder
         for number in range(1, self.kills + 1):
@@ -131,13 +130,13 @@ class Campaign:
                 self.restore(kept, _STORE, _JOURNAL)
             told(number)
 
-    def kill_newborn(self, number: int) -> None:
-        """Kill an agent at this commit of a state folder that is only being made, on both files, before and after."""
-        for file in (_JOURNAL, _STORE):
+    def kill_newborn(self) -> None:
+        """Kill agents at the commits with which they make journal and store, each in a folder that is new."""
+        for file, number in ((_JOURNAL, 1), (_STORE, 1), (_STORE, 2)):
             for when in ("before", "after"):
                 shutil.rmtree(self.state, ignore_errors=True)
                 self.start((file, when, number))
-                self._await_death((file, when, number), 1.0)
+                self._await_death((file, when, number), 2.0)
 
     def register(self) -> None:
         """Register the specimens, three to a patient, under labels of ours; and let the instruments begin."""
