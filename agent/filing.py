@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from ..config.catalog import Catalog
 from ..config.site import Destination, Site
 from ..drivers.report import Report
-from ..hl7.chart import OrderedTest, Specimen
+from ..hl7.chart import OrderedTest, Patient, Specimen
 from ..hl7.oru import NotConformant
 from . import body, charting, shapes
 from .charting import Filing, Origin
@@ -49,8 +49,6 @@ def file(
 
     Returns "" where that is done, else what HL7 or this site cannot carry, in words; then nothing was queued.
     """
-    specimen = specimens.by_label(conn, match.specimen.specimen_id)
-    assert specimen is not None  # noqa: S101 - matching was given it from the register in this very transaction
     corrected = results.by_id(conn, match.corrects) if match.corrects else None
     origin = Origin(row.journal, row.unit, row.ordinal, issue=len(results.deliveries_of(conn, [row.id])))
     filler = corrected.filler if corrected else row.filler
@@ -69,7 +67,7 @@ def file(
         state=state,
         reason="",
         why=match.why if letters else f"{match.why}; no destination of the site file takes it",
-        specimen=specimen.id,
+        specimen=specimens.row_of(conn, match.specimen.specimen_id),
         claim=match.claim,
         evidence=list(match.evidence),
         tests=[[test.placer_order, test.code] for test in match.tests],
@@ -78,7 +76,7 @@ def file(
         earlier=match.corrects,
     )
     for letter in letters:
-        _queue(conn, row.id, specimen, letter, row.heard_at)
+        _queue(conn, row.id, match.specimen.patient, letter, row.heard_at)
     _put_aside(conn, (*match.supersedes, *([match.corrects] if match.corrects else [])), row)
     _alarm(conn, match.contradicts, row)
     _log(conn, row, state, "", match.why)
@@ -112,7 +110,7 @@ def retract(conn: Connection, site: Site, catalog: Catalog, row: results.ReportR
     )
     for one in (one for one in site.destinations if one.name in sent):
         letter = (one.name, *charting.message(filing, catalog, one.name, one.loaded))
-        _queue(conn, row.id, specimen, letter, datetime.now(UTC))
+        _queue(conn, row.id, specimen.specimen.patient, letter, datetime.now(UTC))
     results.change(conn, row.id, filler=replace(origin, issue=origin.issue + 1).filler(), version=1)
     results.log(conn, row.id, "retracted", datetime.now(UTC), {"destinations": sorted(sent)})
     return len(sent)
@@ -180,11 +178,8 @@ def _on_site_clock(specimen: Specimen, site: Site) -> Specimen:
     return replace(specimen, collected_at=at.astimezone(site.zone)) if at else specimen
 
 
-def _queue(
-    conn: Connection, report_id: int, specimen: specimens.Registered, letter: tuple[str, str, bytes], at: datetime
-) -> None:
+def _queue(conn: Connection, report_id: int, patient: Patient, letter: tuple[str, str, bytes], at: datetime) -> None:
     destination, control_id, message = letter
-    patient = specimen.specimen.patient
     deliveries.queue(
         conn,
         report_id,
@@ -217,8 +212,7 @@ def _alarm(conn: Connection, filed: Iterable[int], row: results.ReportRow) -> No
 
 
 def _row_of(conn: Connection, fit: Fit | None) -> int | None:
-    found = specimens.by_label(conn, fit.specimen.specimen_id) if fit else None
-    return found.id if found else None
+    return specimens.row_of(conn, fit.specimen.specimen_id) if fit else None
 
 
 def _log(conn: Connection, row: results.ReportRow, state: str, reason: str, why: str) -> None:

@@ -46,6 +46,7 @@ class Judge:
         self._more = False
         self._after = after
         self._came_to_the_end = False
+        self._careful = False  # after a failure: each unit in a savepoint, so that one takes nothing of the others with it
         self.failed: set[int] = set()  # units at which the program failed: kept, shown, tried again at the next start
 
     def look(self) -> None:
@@ -59,6 +60,15 @@ class Judge:
     def _turn(self, conn: Connection) -> None:
         with self._lock:
             self._asked = False
+        try:
+            self._settle_some(conn)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:
+            self._careful = True  # the writer undoes this turn and does it again
+            raise
+
+    def _settle_some(self, conn: Connection) -> None:
         self._reached, self._more = self._done, False
         reached = self._done
         if self._after is not None and not self._after._came_to_the_end:
@@ -80,6 +90,9 @@ class Judge:
         self._reached = reached if self._more else max(reached, last)
 
     def _settle(self, conn: Connection, unit: Heard) -> None:
+        if not self._careful:
+            self._verdicts.settle(conn, self._journal.id, unit)
+            return
         savepoint = conn.begin_nested()
         try:
             self._verdicts.settle(conn, self._journal.id, unit)
@@ -92,6 +105,7 @@ class Judge:
             log.exception("a unit could not be settled; it is kept", journal=self._journal.id, unit=unit.number)
 
     def _committed(self) -> None:
+        self._careful = False
         self._done = max(self._done, self._reached)
         self._queued()
         if self._more:

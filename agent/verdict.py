@@ -136,7 +136,8 @@ class Verdicts:
             filing.keep(conn, row, filing.Unreadable(problem))
             return
         read = readings.reading(report, instrument, row.heard_at, self.site.zone, self.catalog)
-        rules = readings.rules(self.site, instrument, results.set_up(conn, row.agent, instrument.name, row.heard_at))
+        set_up_at = results.set_up(conn, row.agent, instrument.name, row.heard_at) if instrument.loaded.memory else row.heard_at
+        rules = readings.rules(self.site, instrument, set_up_at)
         verdict = decide(read, worklist.of(conn, row, read, rules), rules)
         if isinstance(verdict, Match):
             problem = filing.file(conn, self.site, self.catalog, row, read, verdict, clock_doubt(read, rules))

@@ -39,7 +39,8 @@ def of(conn: Connection, row: results.ReportRow, reading: Reading, rules: Rules)
     claims = _claims(conn, row, reading)
     found = {one.id: one for one in _candidates(conn, reading, claims, acts)}
     labels = {one.id: one.specimen.specimen_id for one in found.values()}
-    used = {one.claim for one in results.using_claim(conn, [claim.id for claim in claims]) if one.id not in own}
+    using = results.using_claim(conn, [claim.id for claim in claims]) if claims else ()
+    used = {one.claim for one in using if one.id not in own}
     return Worklist(
         specimens=tuple(Entry(one.specimen, one.registered_at) for one in found.values()),
         claims=tuple(_claim(claim, labels[claim.specimen], claim.id in used) for claim in claims),

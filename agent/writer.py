@@ -1,7 +1,8 @@
 """The one thread that writes the store: verdicts, delivery outcomes and orders share its transactions.
 
-A job is a function of a connection. Jobs that are waiting are done together in one transaction, each in a savepoint of its
-own, so that a commit is shared and a job that fails takes nothing of its neighbours with it. No job does I/O of another kind.
+A job is a function of a connection. Jobs that are waiting are done together in one transaction, so that a commit is shared.
+Where one of them fails, all are done again, each in a savepoint of its own, so that it takes nothing of its neighbours with it:
+a job must stand being done again from its start. No job does I/O of another kind.
 """
 
 from __future__ import annotations
@@ -106,20 +107,31 @@ class StoreWriter(threading.Thread):
             return list(islice(self._jobs, _BATCH))
 
     def _commit(self, batch: list[tuple[Job, Callable[[], None] | None]]) -> None:
-        with writing(self._engine) as conn:
-            for job, _ in batch:
-                savepoint = conn.begin_nested()
-                try:
+        """Do the batch as one; where a job of it fails, do it again with each job in a savepoint of its own."""
+        try:
+            with writing(self._engine) as conn:
+                for job, _ in batch:
                     job(conn)
-                    savepoint.commit()
-                except (OperationalError, InterfaceError):
-                    raise
-                except Exception:
-                    # A bug of ours: what this job was about stays unsettled and is shown; the others go on.
-                    savepoint.rollback()
-                    self.failed += 1
-                    log.exception("a piece of work for the store failed", job=getattr(job, "__qualname__", str(job)))
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:  # noqa: BLE001 - the second time it is known whose it is, and said
+            with writing(self._engine) as conn:
+                for job, _ in batch:
+                    self._try(conn, job)
         self.commits += 1
+
+    def _try(self, conn: Connection, job: Job) -> None:
+        savepoint = conn.begin_nested()
+        try:
+            job(conn)
+            savepoint.commit()
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:
+            # A bug of ours: what this job was about stays unsettled and is shown; the others go on.
+            savepoint.rollback()
+            self.failed += 1
+            log.exception("a piece of work for the store failed", job=getattr(job, "__qualname__", str(job)))
 
     def _say_away(self, error: Exception) -> None:
         cause = (

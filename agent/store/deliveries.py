@@ -11,10 +11,10 @@ import heapq
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import chain, zip_longest
+from itertools import chain, groupby, zip_longest
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Row, Select, func, insert, select, update
+from sqlalchemy import Connection, CursorResult, Row, Select, bindparam, func, insert, or_, select, update
 
 from . import schema
 from .engine import now as server_time
@@ -22,6 +22,28 @@ from .schema import alarm, delivery, event, report
 
 QUEUED, UNANSWERED, POSTED, REFUSED, WITHDRAWN = "queued", "unanswered", "posted", "refused", "withdrawn"
 PENDING = (QUEUED, UNANSWERED)  # the EHR may not have it yet: to be sent, and in order
+
+# Made once: making a statement takes several times as long as doing it.
+_QUEUE = insert(delivery).returning(delivery.c.id)
+_LOAD = select(delivery).where(delivery.c.id == bindparam("row"), delivery.c.state.in_(PENDING))
+_TRIED = select(
+    delivery.c.id, delivery.c.report, delivery.c.destination, delivery.c.control_id, delivery.c.state, delivery.c.attempts
+).where(delivery.c.id.in_(bindparam("rows", expanding=True)))
+_CHANGE = update(delivery).where(delivery.c.id == bindparam("row"))
+_LOG = insert(event)
+_ALARM = insert(alarm)
+_STATES_OF = (
+    select(delivery.c.report, delivery.c.state).where(delivery.c.report.in_(bindparam("reports", expanding=True))).distinct()
+)
+_FOLLOW = (
+    update(report)
+    .where(
+        report.c.id == bindparam("row"),
+        or_(report.c.state == QUEUED, report.c.state == REFUSED, report.c.state == POSTED),  # many at once know no IN
+        report.c.state != bindparam("least"),
+    )
+    .values(state=bindparam("least"))
+)
 
 _WINDOW = 200  # rows looked at from one end where that finds any to send
 _PAGE = 2000  # rows at a time where it does not
@@ -73,7 +95,7 @@ def queue(conn: Connection, report_id: int, destination: str, control_id: str, p
         "state": QUEUED,
         "queued_at": at,
     }
-    return int(conn.execute(insert(delivery).values(values).returning(delivery.c.id)).scalar_one())
+    return int(conn.execute(_QUEUE, values).scalar_one())
 
 
 def next_due(
@@ -173,7 +195,7 @@ def _is_due(row: Row[Any], now: datetime) -> bool:
 
 def load(conn: Connection, delivery_id: int) -> Letter | None:
     """The message, where it is still to be sent; None where it was posted, refused or withdrawn meanwhile."""
-    row = conn.execute(select(delivery).where(delivery.c.id == delivery_id, delivery.c.state.in_(PENDING))).first()
+    row = conn.execute(_LOAD, {"row": delivery_id}).first()
     if row is None:
         return None
     return Letter(row.id, row.report, row.control_id, row.body, row.state, row.attempts)
@@ -185,24 +207,25 @@ def record(conn: Connection, attempts: Iterable[Attempt]) -> None:
     An attempt that is recorded already counts nothing. A message that was withdrawn while it was on the wire and then
     accepted is posted, because the EHR has it; the event says `overtaken`.
     """
-    reports: set[int] = set()
-    for attempt in attempts:
-        key = delivery.c.id == attempt.delivery
-        columns = (delivery.c.report, delivery.c.destination, delivery.c.control_id, delivery.c.state, delivery.c.attempts)
-        row = conn.execute(select(*columns).where(key)).first()
-        if row is None or row.attempts >= attempt.number:
+    fresh: dict[int, Attempt] = {}
+    later = [attempt for attempt in attempts if fresh.setdefault(attempt.delivery, attempt) is not attempt]
+    changes: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
+    for row in conn.execute(_TRIED, {"rows": list(fresh)}):
+        attempt = fresh[row.id]
+        if row.attempts >= attempt.number:
             continue
         overtaken = row.state not in PENDING
-        changes: dict[str, Any] = {
-            "attempts": attempt.number,
-            "ack_code": attempt.ack_code,
-            "outcome": attempt.words,
-        }
-        if not overtaken or attempt.state == POSTED:
-            changes["state"] = attempt.state
-            changes["next_attempt_at"] = attempt.next_attempt_at
-            changes["settled_at"] = attempt.at if attempt.state in (POSTED, REFUSED) else None
-        conn.execute(update(delivery).where(key).values(changes))
+        stands = overtaken and attempt.state != POSTED
+        changes.append(
+            {
+                "row": row.id,
+                "attempts": attempt.number,
+                "ack_code": attempt.ack_code,
+                "outcome": attempt.words,
+                **({} if stands else _new_state(attempt)),
+            }
+        )
         detail = {
             "destination": row.destination,
             "control_id": row.control_id,
@@ -216,10 +239,23 @@ def record(conn: Connection, attempts: Iterable[Attempt]) -> None:
             detail["overtaken"] = row.state
             if attempt.state == POSTED:
                 said = {"destination": row.destination}
-                conn.execute(insert(alarm).values(report=row.report, what="overtaken", at=attempt.at, detail=said))
-        conn.execute(insert(event).values(report=row.report, what="attempt", at=attempt.at, detail=detail))
-        reports.add(row.report)
-    refresh_report_state(conn, reports)
+                conn.execute(_ALARM, {"report": row.report, "what": "overtaken", "at": attempt.at, "detail": said})
+        events.append({"report": row.report, "what": "attempt", "at": attempt.at, "detail": detail})
+    for _, alike in groupby(sorted(changes, key=len), key=len):
+        conn.execute(_CHANGE, list(alike))
+    if events:
+        conn.execute(_LOG, events)
+    refresh_report_state(conn, {said["report"] for said in events})
+    if later:
+        record(conn, later)
+
+
+def _new_state(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "state": attempt.state,
+        "next_attempt_at": attempt.next_attempt_at,
+        "settled_at": attempt.at if attempt.state in (POSTED, REFUSED) else None,
+    }
 
 
 def refresh_report_state(conn: Connection, report_ids: Collection[int]) -> None:
@@ -229,15 +265,16 @@ def refresh_report_state(conn: Connection, report_ids: Collection[int]) -> None:
     """
     if not report_ids:
         return
-    query = select(delivery.c.report, delivery.c.state).where(delivery.c.report.in_(report_ids)).distinct()
     states: dict[int, set[str]] = {}
-    for report_id, state in conn.execute(query):
+    for report_id, state in conn.execute(_STATES_OF, {"reports": list(report_ids)}):
         states.setdefault(report_id, set()).add(QUEUED if state in PENDING else state)
-    for report_id, found in states.items():
-        least = next((state for state in (QUEUED, REFUSED, POSTED) if state in found), None)
-        if least:
-            follows = report.c.state.in_((QUEUED, REFUSED, POSTED)) & (report.c.state != least)
-            conn.execute(update(report).where(report.c.id == report_id, follows).values(state=least))
+    follow = [
+        {"row": report_id, "least": least}
+        for report_id, found in states.items()
+        if (least := next((state for state in (QUEUED, REFUSED, POSTED) if state in found), None))
+    ]
+    if follow:
+        conn.execute(_FOLLOW, follow)
 
 
 def withdraw(conn: Connection, report_id: int, at: datetime) -> list[int]:

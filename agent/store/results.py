@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, func, insert, select, update
 
 from .schema import alarm, audit, delivery, event, instrument, report, specimen, unit
 
@@ -26,16 +26,52 @@ FILED = ("queued", "posted", "refused")  # a message for the chart exists
 
 ReportRow = Row[Any]
 
+# Statements that every result needs are made once: making one takes several times as long as doing it.
+_IS_SETTLED = select(unit.c.number).where(unit.c.journal == bindparam("in_journal"), unit.c.number == bindparam("at"))
+_SETTLED_AMONG = select(unit.c.number).where(
+    unit.c.journal == bindparam("in_journal"), unit.c.number.in_(bindparam("among", expanding=True))
+)
+_SETTLE = insert(unit)
+_COUNT_FOUND = update(unit).where(unit.c.journal == bindparam("in_journal"), unit.c.number == bindparam("at"))
+_SET_UP = select(instrument.c.set_up_at).where(
+    instrument.c.agent == bindparam("of_agent"), instrument.c.name == bindparam("called")
+)
+_ADD = insert(report).returning(report.c.id)
+_CHANGE = update(report).where(report.c.id == bindparam("row"))
+_BY_ID = select(report).where(report.c.id == bindparam("row"))
+_OF_IDENTITY = select(report).where(report.c.identity == bindparam("same"), report.c.state != "duplicate").order_by(report.c.id)
+_FILED_FOR = select(report).where(report.c.specimen == bindparam("to"), report.c.state.in_(FILED)).order_by(report.c.id)
+_USING_CLAIM = select(report).where(report.c.claim.in_(bindparam("claims", expanding=True)), report.c.state.in_(FILED))
+_LAST_SEQUENCE = (
+    select(report.c.sequence)
+    .where(
+        report.c.agent == bindparam("of_agent"),
+        report.c.instrument == bindparam("called"),
+        report.c.sequence.is_not(None),
+    )
+    .order_by(report.c.heard_at.desc(), report.c.id.desc())  # as the index has them: no other reports are looked at
+    .limit(1)
+)
+_LOG = insert(event)
+_HELD_ON_CLAIM = (
+    select(report)
+    .where(report.c.state == "held", report.c.instrument == bindparam("called"), report.c.claim.is_not(None))
+    .order_by(report.c.id)
+)
+_DELIVERIES_OF = (
+    select(*(column for column in delivery.c if column.name != "body"))
+    .where(delivery.c.report.in_(bindparam("of", expanding=True)))
+    .order_by(delivery.c.id)
+)
+
 
 def is_settled(conn: Connection, journal: str, number: int) -> bool:
-    query = select(unit.c.number).where(unit.c.journal == journal, unit.c.number == number)
-    return conn.execute(query).first() is not None
+    return conn.execute(_IS_SETTLED, {"in_journal": journal, "at": number}).first() is not None
 
 
 def settled_among(conn: Connection, journal: str, numbers: Sequence[int]) -> set[int]:
     """Which of these units of the journal have a verdict."""
-    query = select(unit.c.number).where(unit.c.journal == journal, unit.c.number.in_(numbers))
-    return set(conn.execute(query).scalars())
+    return set(conn.execute(_SETTLED_AMONG, {"in_journal": journal, "among": list(numbers)}).scalars())
 
 
 def settled_before(conn: Connection, journal: str, before: datetime, since: int) -> set[int]:
@@ -62,27 +98,26 @@ def settle(
 ) -> None:
     """Say that this unit has its verdict; doing it again is refused by the key."""
     conn.execute(
-        insert(unit).values(
-            journal=journal,
-            number=number,
-            instrument=instrument,
-            heard_at=heard_at,
-            settled_at=at,
-            incomplete=incomplete[:200],
-        )
+        _SETTLE,
+        {
+            "journal": journal,
+            "number": number,
+            "instrument": instrument,
+            "heard_at": heard_at,
+            "settled_at": at,
+            "incomplete": incomplete[:200],
+        },
     )
 
 
 def count_found(conn: Connection, journal: str, number: int, *, reports: int, rereads: int) -> None:
     """Note how many reports this unit held, and how many known readings of a meter's memory beside them."""
-    key = (unit.c.journal == journal) & (unit.c.number == number)
-    conn.execute(update(unit).where(key).values(reports=reports, rereads=rereads))
+    conn.execute(_COUNT_FOUND, {"in_journal": journal, "at": number, "reports": reports, "rereads": rereads})
 
 
 def set_up(conn: Connection, agent: str, name: str, at: datetime) -> datetime:
     """Since when this agent hears this instrument; noted at the first time of asking."""
-    query = select(instrument.c.set_up_at).where(instrument.c.agent == agent, instrument.c.name == name)
-    known: datetime | None = conn.execute(query).scalar()
+    known: datetime | None = conn.execute(_SET_UP, {"of_agent": agent, "called": name}).scalar()
     if known is None:
         conn.execute(insert(instrument).values(agent=agent, name=name, set_up_at=at))
         return at
@@ -91,22 +126,20 @@ def set_up(conn: Connection, agent: str, name: str, at: datetime) -> datetime:
 
 def add(conn: Connection, values: dict[str, Any]) -> int:
     """Keep a report with its verdict; return its id."""
-    return int(conn.execute(insert(report).values(values).returning(report.c.id)).scalar_one())
+    return int(conn.execute(_ADD, values).scalar_one())
 
 
 def change(conn: Connection, report_id: int, **values: Any) -> None:
-    conn.execute(update(report).where(report.c.id == report_id).values(values))
+    conn.execute(_CHANGE, {"row": report_id, **values})
 
 
 def by_id(conn: Connection, report_id: int) -> ReportRow | None:
-    return conn.execute(select(report).where(report.c.id == report_id)).first()
+    return conn.execute(_BY_ID, {"row": report_id}).first()
 
 
 def of_identity(conn: Connection, identity: str) -> Sequence[ReportRow]:
     """Every report that the instrument says is this same result, oldest first; duplicates left out."""
-    return conn.execute(
-        select(report).where(report.c.identity == identity, report.c.state != "duplicate").order_by(report.c.id)
-    ).all()
+    return conn.execute(_OF_IDENTITY, {"same": identity}).all()
 
 
 def known_contents(conn: Connection, identities: Iterable[str]) -> set[tuple[str, str]]:
@@ -122,9 +155,7 @@ def known_contents(conn: Connection, identities: Iterable[str]) -> set[tuple[str
 
 def filed_for(conn: Connection, specimen_id: int) -> Sequence[ReportRow]:
     """The reports that have gone, or are going, to the chart for this specimen."""
-    return conn.execute(
-        select(report).where(report.c.specimen == specimen_id, report.c.state.in_(FILED)).order_by(report.c.id)
-    ).all()
+    return conn.execute(_FILED_FOR, {"to": specimen_id}).all()
 
 
 def of_instrument_since(conn: Connection, name: str, since: datetime) -> Sequence[ReportRow]:
@@ -141,7 +172,7 @@ def of_instrument_since(conn: Connection, name: str, since: datetime) -> Sequenc
 
 def using_claim(conn: Connection, claims: Iterable[int]) -> Sequence[ReportRow]:
     """The reports that were filed on these claims."""
-    return conn.execute(select(report).where(report.c.claim.in_(list(claims)), report.c.state.in_(FILED))).all()
+    return conn.execute(_USING_CLAIM, {"claims": list(claims)}).all()
 
 
 def held(conn: Connection, *where: ColumnElement[bool]) -> Sequence[ReportRow]:
@@ -150,18 +181,12 @@ def held(conn: Connection, *where: ColumnElement[bool]) -> Sequence[ReportRow]:
 
 def last_sequence(conn: Connection, agent: str, instrument: str) -> int | None:
     """The highest running number heard from this instrument at its newest report."""
-    query = (
-        select(report.c.sequence)
-        .where(report.c.agent == agent, report.c.instrument == instrument, report.c.sequence.is_not(None))
-        .order_by(report.c.id.desc())
-        .limit(1)
-    )
-    return conn.execute(query).scalar()
+    return conn.execute(_LAST_SEQUENCE, {"of_agent": agent, "called": instrument}).scalar()
 
 
 def log(conn: Connection, report_id: int | None, what: str, at: datetime, detail: dict[str, Any]) -> None:
     """Append what happened to a report."""
-    conn.execute(insert(event).values(report=report_id, what=what, at=at, detail=detail))
+    conn.execute(_LOG, {"report": report_id, "what": what, "at": at, "detail": detail})
 
 
 def with_events(conn: Connection, whats: Iterable[str], state: str) -> set[int]:
@@ -211,8 +236,7 @@ def _with_specimen() -> Select[Any]:
 
 def deliveries_of(conn: Connection, reports: Sequence[int]) -> Sequence[Row[Any]]:
     """Their deliveries without the bytes, oldest first."""
-    columns = [column for column in delivery.c if column.name != "body"]
-    return conn.execute(select(*columns).where(delivery.c.report.in_(reports)).order_by(delivery.c.id)).all()
+    return conn.execute(_DELIVERIES_OF, {"of": list(reports)}).all()
 
 
 def messages_of(conn: Connection, report_id: int) -> list[dict[str, Any]]:
@@ -287,4 +311,4 @@ def held_critical(conn: Connection) -> Sequence[ReportRow]:
 
 def held_on_claim(conn: Connection, instrument_name: str) -> Sequence[ReportRow]:
     """The readings of this instrument that wait with a claim as evidence."""
-    return held(conn, report.c.instrument == instrument_name, report.c.claim.is_not(None))
+    return conn.execute(_HELD_ON_CLAIM, {"called": instrument_name}).all()

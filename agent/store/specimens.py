@@ -6,10 +6,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Row, Select, delete, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, or_, select, tuple_, update
 
 from ...hl7.chart import OrderedTest, Patient, Specimen
 from .schema import claim, ordered_test, specimen
+
+_BY_LABEL = select(specimen).where(specimen.c.specimen_id == bindparam("label"))
+_ROW_OF = select(specimen.c.id).where(specimen.c.specimen_id == bindparam("label"))
+_BY_ID = select(specimen).where(specimen.c.id == bindparam("row"))
+_TESTS_OF = (
+    select(ordered_test).where(ordered_test.c.specimen.in_(bindparam("rows", expanding=True))).order_by(ordered_test.c.id)
+)
+_CLAIMS_BETWEEN = (
+    select(claim)
+    .where(
+        claim.c.instrument == bindparam("called"),
+        claim.c.started_at <= bindparam("until"),
+        claim.c.expires_at >= bindparam("since"),
+        or_(claim.c.ended_at.is_(None), claim.c.ended_at >= bindparam("since")),
+    )
+    .order_by(claim.c.started_at, claim.c.id)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +40,16 @@ class Registered:
 
 def by_label(conn: Connection, specimen_id: str) -> Registered | None:
     """The specimen with this label, cancelled or not."""
-    return _first(_load(conn, select(specimen).where(specimen.c.specimen_id == specimen_id)))
+    return _first(_load(conn, _BY_LABEL, label=specimen_id))
+
+
+def row_of(conn: Connection, specimen_id: str) -> int | None:
+    """The row id of the specimen with this label."""
+    return conn.execute(_ROW_OF, {"label": specimen_id}).scalar()
 
 
 def by_id(conn: Connection, row: int) -> Registered | None:
-    return _first(_load(conn, select(specimen).where(specimen.c.id == row)))
+    return _first(_load(conn, _BY_ID, row=row))
 
 
 def by_order_number(conn: Connection, number: str) -> list[Registered]:
@@ -179,17 +201,7 @@ def drop_claim(conn: Connection, row: int, at: datetime) -> None:
 
 def claims_between(conn: Connection, instrument: str, since: datetime, until: datetime) -> list[ClaimRow]:
     """The claims on this instrument that were running at some moment of this span, oldest first."""
-    return _claims(
-        conn,
-        select(claim)
-        .where(
-            claim.c.instrument == instrument,
-            claim.c.started_at <= until,
-            claim.c.expires_at >= since,
-            or_(claim.c.ended_at.is_(None), claim.c.ended_at >= since),
-        )
-        .order_by(claim.c.started_at, claim.c.id),
-    )
+    return _claims(conn, _CLAIMS_BETWEEN, called=instrument, since=since, until=until)
 
 
 def claimed_on(conn: Connection, rows: Iterable[int]) -> set[str]:
@@ -202,7 +214,7 @@ def claim_by_id(conn: Connection, row: int) -> ClaimRow | None:
     return found[0] if found else None
 
 
-def _claims(conn: Connection, query: Select[tuple[object, ...]]) -> list[ClaimRow]:
+def _claims(conn: Connection, query: Select[tuple[object, ...]], **values: object) -> list[ClaimRow]:
     return [
         ClaimRow(
             id=row.id,
@@ -214,16 +226,16 @@ def _claims(conn: Connection, query: Select[tuple[object, ...]]) -> list[ClaimRo
             expires_at=row.expires_at,
             ended_at=row.ended_at,
         )
-        for row in conn.execute(query)
+        for row in conn.execute(query, values)
     ]
 
 
-def _load(conn: Connection, query: Select[tuple[object, ...]]) -> list[Registered]:
-    rows = conn.execute(query).all()
+def _load(conn: Connection, query: Select[tuple[object, ...]], **values: object) -> list[Registered]:
+    rows = conn.execute(query, values).all()
     if not rows:
         return []
     tests: dict[int, list[OrderedTest]] = {row.id: [] for row in rows}
-    for test in conn.execute(select(ordered_test).where(ordered_test.c.specimen.in_(tests)).order_by(ordered_test.c.id)):
+    for test in conn.execute(_TESTS_OF, {"rows": list(tests)}):
         tests[test.specimen].append(
             OrderedTest(
                 code=test.code,
