@@ -19,7 +19,6 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor
 
-
 _LINES, _SECONDS = 20, 60.0  # of one kind in so long
 _KIND = ("instrument", "folder", "part", "destination", "what", "state")
 
@@ -49,7 +48,12 @@ def configure(level: int = logging.INFO) -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("chartbound").setLevel(level)
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, Repeats(), *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            Repeats(),
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

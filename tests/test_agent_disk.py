@@ -1,4 +1,4 @@
-"""The agent on a disk that is full or closed to it: it promises nothing that it cannot keep, says so, and goes on when there is room."""
+"""The agent on a disk that is full or closed to it: it promises nothing, says so, and goes on when there is room."""
 
 from __future__ import annotations
 
@@ -162,5 +162,3 @@ def test_a_state_folder_that_may_not_be_written_is_named_at_the_start() -> None:
     assert done.stderr.count("\n") == 1
     assert str(folder / "state") in done.stderr
     assert "ermission" in done.stderr
-
-

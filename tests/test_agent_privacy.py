@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from chartbound.drivers.lis1a import ENQ, frames
 from chartbound.hl7.chart import Patient
@@ -65,7 +66,7 @@ def test_the_log_of_a_busy_day_holds_no_patient(tmp_path: Path) -> None:
         )
         register(tmp_path, *((one, _PATIENT, HBA1C if number < 5 else URINE) for number, one in enumerate(labels)))
         with AgentProcess(tmp_path) as agent, Analyser(hba1c) as analyser, call(urine) as strip, call(broken) as own:
-            said = {"last_name": "ZWICKYNAME", "first_name": "FRITZFIRST", "operator": "OPERQ55"}
+            said: dict[str, Any] = {"last_name": "ZWICKYNAME", "first_name": "FRITZFIRST", "operator": "OPERQ55"}
             for number, one in enumerate([*labels[:5], "FREMDQ31"], 1):
                 analyser.report(replace(a_test(number, one, HbA1c="13.37"), **said))
             analyser.report(replace(a_test(8, labels[0], HbA1c="ZWICKYNAME"), **said))
@@ -94,7 +95,7 @@ def test_the_log_of_a_busy_day_holds_no_patient(tmp_path: Path) -> None:
             (tmp_path / "drop" / "orders" / "ZWICKYNAME.csv").write_text("\n".join(rows))
             (tmp_path / "drop" / "orders" / "FRITZFIRST.csv").write_text(f"ZWICKYNAME,{heading}\nMRNQ90210")
             agent.wait_for("orders taken", 2)
-            assert until(lambda: (tmp_path / "drop" / "ekg" / "failed" / "FRITZFIRST.xml").exists()), agent.text.decode()
+            assert until((tmp_path / "drop" / "ekg" / "failed" / "FRITZFIRST.xml").exists), agent.text.decode()
             agent.wait_for("result", instrument="ekg-cart", state="held")
             agent.wait_for("a driver failed")
             agent.wait_for("a transmission did not complete", instrument="hba1c-1")

@@ -29,8 +29,8 @@ from .agent_process import (
     patient,
     register,
     results,
-    urine_line,
     until,
+    urine_line,
     write_site,
 )
 
@@ -235,7 +235,10 @@ def test_a_stop_takes_less_than_five_seconds_however_many_peers_do_not_answer(tm
     sockets, hole = _black_hole()
     write_site(
         tmp_path,
-        *(instrument(f"i{number}", "dca_vantage", f"socket://127.0.0.1:{hole}" if number else free_port()) for number in (0, 1)),
+        *(
+            instrument(f"i{number}", "dca_vantage", f"socket://127.0.0.1:{hole}" if number else free_port())
+            for number in (0, 1)
+        ),
         f'[store]\nurl = "postgresql://nobody@127.0.0.1:{hole}/x"\n',
         ehr=f"127.0.0.1:{hole}",
     )

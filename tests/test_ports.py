@@ -88,5 +88,7 @@ def test_of_too_many_open_calls_the_one_that_was_silent_for_longest_is_closed(li
     assert wires[1].read(0.01) == b""
     callers[0].sendall(b"again")
     assert wires[0].read(10) == b"again"
-    for one in (*callers, *wires):
-        one.close()
+    for caller in callers:
+        caller.close()
+    for wire in wires:
+        wire.close()
