@@ -36,7 +36,7 @@ from .store.engine import reading
 
 log = structlog.get_logger("chartbound.delivery")
 
-_PICKS = 32  # ids in memory at a time
+_PICKS = 128  # ids in memory at a time
 _LOOK_AGAIN = 0.1  # seconds after which new arrivals are let in among the picks in hand
 _GATHER = 0.05  # seconds for which outcomes gather in a burst: fewer commits, and room between them for other writers
 _MOST_UNCOMMITTED = 500

@@ -45,6 +45,12 @@ _FOLLOW = (
     .values(state=bindparam("least"))
 )
 
+_WAITING = select(delivery.c.id, delivery.c.patient, delivery.c.next_attempt_at).where(
+    delivery.c.destination == bindparam("to"), delivery.c.state == bindparam("is_in")
+)  # one state at a time, because only so does the index give its rows in order
+_OLDEST = _WAITING.where(delivery.c.id > bindparam("after")).order_by(delivery.c.id).limit(bindparam("page"))
+_NEWEST = _WAITING.order_by(delivery.c.id.desc()).limit(bindparam("page"))
+
 _WINDOW = 200  # rows looked at from one end where that finds any to send
 _PAGE = 2000  # rows at a time where it does not
 
@@ -135,8 +141,7 @@ def _oldest(conn: Connection, destination: str, state: str) -> Iterator[Row[Any]
     """The destination's rows in this state from the oldest on, read page by page as they are asked for."""
     last, page = 0, _WINDOW
     while True:
-        query = _queue_of(destination, state).where(delivery.c.id > last).order_by(delivery.c.id).limit(page)
-        rows = conn.execute(query).all()
+        rows = conn.execute(_OLDEST, {"to": destination, "is_in": state, "after": last, "page": page}).all()
         yield from rows
         if len(rows) < page:
             return
@@ -149,7 +154,7 @@ def _newest(
     """Sendable rows among the newest ones, newest first; none where earlier ones of their patients hold all of them back."""
     first_of: dict[str, Row[Any]] = {}
     for state in PENDING:
-        for row in conn.execute(_queue_of(destination, state).order_by(delivery.c.id.desc()).limit(_WINDOW)):
+        for row in conn.execute(_NEWEST, {"to": destination, "is_in": state, "page": _WINDOW}):
             if row.id not in settled and (row.patient not in first_of or row.id < first_of[row.patient].id):
                 first_of[row.patient] = row
     candidates = sorted((row.id for row in first_of.values() if row.id not in busy and _is_due(row, now)), reverse=True)
@@ -161,12 +166,6 @@ def _newest(
         if len(found) >= limit:
             break
     return found[:limit]
-
-
-def _queue_of(destination: str, state: str) -> Select[Any]:
-    """One SELECT for each state, because only so does the index give its rows in order."""
-    columns = (delivery.c.id, delivery.c.patient, delivery.c.next_attempt_at)
-    return select(*columns).where(delivery.c.destination == destination, delivery.c.state == state)
 
 
 def _held_back(destination: str, ids: Sequence[int], settled: Collection[int]) -> Select[Any]:
