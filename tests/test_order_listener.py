@@ -21,7 +21,6 @@ from sqlalchemy import Engine, create_engine, text
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from chartbound.agent import status
 from chartbound.agent.order_listener import OrderDesk, OrderListener
 from chartbound.agent.runtime import Agent
 from chartbound.agent.store.engine import migrate, open_store, writing
@@ -271,7 +270,7 @@ def test_the_running_agent_hears_orders_and_stops_at_once(tmp_path: Path) -> Non
         address = Address("127.0.0.1", agent.order_listener.bound)
         with OrderFeed(address, timeout=20) as sender:
             assert sender.send(order().message("NW"), tries=5).code == "AA"
-            assert status.of(agent)["orders"] == {"port": address.port, "why": ""}
+            assert agent.status()["orders"] == {"port": address.port, "why": ""}
     finally:
         agent.stop.set()
         thread.join(10)
