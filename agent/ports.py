@@ -139,7 +139,7 @@ class _Listening:
 
     def _bind(self) -> socket.socket:
         try:
-            server = socket.create_server(self._address, family=_family(self._address[0]), backlog=16)
+            server = socket.create_server(self._address, family=_family(self._address[0]), backlog=128)
         except OSError as error:
             hint = "does another program, or another instrument of this site, listen there?"
             raise PortUnavailable(self._name, _words(error), hint) from error

@@ -41,6 +41,7 @@ class AgentProcess:
         self.folder, self._prefix, self._starts = folder, prefix, starts
         self.lines: list[dict[str, str]] = []
         self.text = b""
+        self._ended = False
         self._news = threading.Condition()
 
     def __enter__(self) -> AgentProcess:
@@ -72,6 +73,9 @@ class AgentProcess:
                 self.text += line
                 self.lines.append(logfmt(line.decode()))
                 self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
 
     def said(self, event: str, **more: str) -> list[dict[str, str]]:
         """The log lines of this event so far."""
@@ -81,8 +85,10 @@ class AgentProcess:
     def wait_for(self, event: str, count: int = 1, seconds: float = PATIENCE, **more: str) -> dict[str, str]:
         """The newest of at least `count` log lines of this event; those before count too."""
         with self._news:
-            seen = self._news.wait_for(lambda: len(self.said(event, **more)) >= count, seconds)
-        assert seen, f"{count} × {event} {more} not within {seconds:g} s; the log:\n{self.text.decode()}"
+            self._news.wait_for(lambda: self._ended or len(self.said(event, **more)) >= count, seconds)
+        assert len(self.said(event, **more)) >= count, (
+            f"{count} × {event} {more} not within {seconds:g} s; the log:\n{self.text.decode()}"
+        )
         return self.said(event, **more)[-1]
 
     def stop(self, number: int = signal.SIGTERM) -> float:
