@@ -43,16 +43,8 @@ class Verdicts:
         """Give this unit its verdict, unless it has one."""
         if results.is_settled(conn, journal, unit.number):
             return
-        results.settle(
-            conn,
-            journal=journal,
-            number=unit.number,
-            instrument=unit.instrument,
-            heard_at=unit.heard_at,
-            at=datetime.now(UTC),
-            incomplete=unit.incomplete,
-        )
         if unit.incomplete:
+            _settled(conn, journal, unit)
             return
         instrument = self.site.instrument(unit.instrument)
         if instrument is None:
@@ -122,7 +114,7 @@ class Verdicts:
                     },
                 )
             )
-        results.count_found(conn, journal, unit.number, reports=len(new), rereads=len(reports) - len(new))
+        _settled(conn, journal, unit, reports=len(new), rereads=len(reports) - len(new))
         for report_id in new:
             row = results.by_id(conn, report_id)
             if row is not None:
@@ -157,7 +149,7 @@ class Verdicts:
 
     def _unreadable(self, conn: Connection, journal: str, unit: Heard, driver: str, why: UnreadableReport) -> None:
         report = Report(SampleKind.UNKNOWN, (), problem=str(why))
-        results.count_found(conn, journal, unit.number, reports=1, rereads=0)
+        _settled(conn, journal, unit, reports=1)
         report_id = results.add(
             conn,
             {
@@ -180,6 +172,20 @@ class Verdicts:
         )
         results.log(conn, report_id, "settled", unit.heard_at, {"state": "unreadable", "why": str(why)})
         log.info("result", result=report_id, instrument=unit.instrument, state="unreadable", reason="")
+
+
+def _settled(conn: Connection, journal: str, unit: Heard, reports: int = 0, rereads: int = 0) -> None:
+    results.settle(
+        conn,
+        journal=journal,
+        number=unit.number,
+        instrument=unit.instrument,
+        heard_at=unit.heard_at,
+        at=datetime.now(UTC),
+        incomplete=unit.incomplete,
+        reports=reports,
+        rereads=rereads,
+    )
 
 
 def _parse(driver: Driver, data: bytes, instrument: Instrument) -> list[Report]:

@@ -32,7 +32,6 @@ _SETTLED_AMONG = select(unit.c.number).where(
     unit.c.journal == bindparam("in_journal"), unit.c.number.in_(bindparam("among", expanding=True))
 )
 _SETTLE = insert(unit)
-_COUNT_FOUND = update(unit).where(unit.c.journal == bindparam("in_journal"), unit.c.number == bindparam("at"))
 _SET_UP = select(instrument.c.set_up_at).where(
     instrument.c.agent == bindparam("of_agent"), instrument.c.name == bindparam("called")
 )
@@ -95,8 +94,13 @@ def settle(
     heard_at: datetime,
     at: datetime,
     incomplete: str = "",
+    reports: int = 0,
+    rereads: int = 0,
 ) -> None:
-    """Say that this unit has its verdict; doing it again is refused by the key."""
+    """Say that this unit has its verdict; doing it again is refused by the key.
+
+    `reports` were found in it, and so many known readings of a meter's memory (`rereads`) beside them.
+    """
     conn.execute(
         _SETTLE,
         {
@@ -106,13 +110,10 @@ def settle(
             "heard_at": heard_at,
             "settled_at": at,
             "incomplete": incomplete[:200],
+            "reports": reports,
+            "rereads": rereads,
         },
     )
-
-
-def count_found(conn: Connection, journal: str, number: int, *, reports: int, rereads: int) -> None:
-    """Note how many reports this unit held, and how many known readings of a meter's memory beside them."""
-    conn.execute(_COUNT_FOUND, {"in_journal": journal, "at": number, "reports": reports, "rereads": rereads})
 
 
 def set_up(conn: Connection, agent: str, name: str, at: datetime) -> datetime:
