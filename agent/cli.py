@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,15 +102,15 @@ def status(site: SiteOption = None, as_json: AsJson = False) -> None:
 
     Each instrument's port, each destination and its last answer, and what a person should look at, the gravest first.
     """
+    from . import attention, show
     from . import check as checking
-    from . import show
     from . import status as watching
 
     now = datetime.now(UTC)
     with explained():
         found, _ = checking.load(site_path(site))
         said = watching.read(found.state_dir, now)
-        waiting, away = watching.waiting(found, now)
+        waiting, away = attention.waiting(found, now)
     if as_json:
         print_json({"agent": said, "attention": [{**asdict(one), "since": show.iso(one.since)} for one in waiting]})
     else:
@@ -130,13 +131,12 @@ def ledger(site: SiteOption = None, as_json: AsJson = False) -> None:
     from .store.engine import reading
 
     with store(site) as (found, _, engine):
-        heard = []
+        heard: dict[str, set[int]] = {}
         for path in sorted(found.state_dir.glob("journal*.db")):
-            journal = JournalReader(path)
-            heard.append((journal.id, journal.numbers()))
-            journal.close()
+            with closing(JournalReader(path)) as journal:
+                heard.setdefault(journal.id, set()).update(journal.numbers())
         with reading(engine) as conn:
-            counted = count(conn, heard)
+            counted = count(conn, heard.items())
     if as_json:
         print_json(counted.to_json())
     else:

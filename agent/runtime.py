@@ -2,78 +2,47 @@
 
 from __future__ import annotations
 
-import random
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from ..config.catalog import Catalog
 from ..config.site import Instrument, Site
-from ..drivers.driver import Contact, UnreadableReport
-from . import host, journal, retention, status
+from ..drivers.driver import UnreadableReport
+from . import host, journal, retention
+from . import status as status_file
 from .delivery import Sender
 from .folder_watch import watch
 from .folders import FolderTrouble, Unwanted, WatchedFolder
 from .intake import Hearing, Intake
 from .journal_file import JournalReader
 from .judge import Judge
+from .listener import Listener
 from .mllp_wire import Destination
 from .order_folder import order_folder
 from .order_listener import OrderDesk, OrderListener
-from .ports import Port, PortUnavailable, Wire, port
 from .store.engine import migrate, open_store, writing
 from .store.results import set_up
 from .verdict import Verdicts
+from .worker import Worker
 from .writer import StoreWriter
 
-_BACKOFF_SECONDS = (0.5, 10.0)  # a port that comes back under another name is heard again within 30 s
 _STATUS_SECONDS = 2.0
 _FIRST_PURGE_SECONDS, _PURGE_SECONDS = 60.0, 3600.0
-_CONVERSATIONS = 32  # at once on one listening port, those that wait for a full disk among them
 _STOP_SECONDS = 4.0  # for all threads together, so that with the store's last commit it stays below 5 s
-_STEADY_SECONDS = 60.0  # a part that ran so long before it failed is started again at once
 
 log = structlog.get_logger("chartbound.agent")
-
-
-@dataclass(slots=True)
-class Worker:
-    """A thread of the agent that is started again, more and more slowly, for as long as it fails."""
-
-    name: str
-    body: Callable[[], None]
-    stop: threading.Event
-    failures: int = 0
-    thread: threading.Thread = field(init=False)
-
-    def start(self) -> None:
-        self.thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        delay = _BACKOFF_SECONDS[0]
-        while not self.stop.is_set():
-            began = time.monotonic()
-            try:
-                self.body()
-            except Exception:
-                # A bug of ours: loud, and this thread alone is started again.
-                self.failures += 1
-                if time.monotonic() - began > _STEADY_SECONDS:
-                    delay = _BACKOFF_SECONDS[0]
-                log.exception("a part of the agent failed and is started again", part=self.name, seconds=delay)
-                self.stop.wait(delay * random.uniform(0.8, 1.2))  # noqa: S311 - spreads restarts, guards nothing
-                delay = min(delay * 2, _BACKOFF_SECONDS[1])
-            else:
-                return
+iso = status_file.iso
 
 
 class Agent:
@@ -126,7 +95,56 @@ class Agent:
                 sender.wake()
             for worker in self.workers:
                 worker.thread.join(max(0.0, self._stop_by - time.monotonic()))
-            status.remove(state)
+            status_file.remove(state)
+
+    def status(self) -> dict[str, Any]:
+        """The running agent's own view of itself."""
+        return {
+            "at": iso(datetime.now(UTC)),
+            "pid": os.getpid(),
+            "started_at": iso(self.started_at),
+            "instruments": [
+                {
+                    "name": one.instrument,
+                    "state": one.state,
+                    "why": one.why,
+                    "since": iso(one.since),
+                    "heard_at": iso(one.heard_at),
+                    "units": one.units,
+                    "incomplete": one.incomplete,
+                    "unsaved": one.unsaved,
+                    "troubles": dict(one.troubles),
+                }
+                for one in self.hearings
+            ],
+            "folders": {
+                name: [f"{trouble.what}: {trouble.detail}" for trouble in list(folder.troubles.values())]
+                for name, folder in self.folders.items()
+            },
+            "orders": {"port": self.order_listener.bound, "why": self.order_listener.why} if self.order_listener else None,
+            "destinations": [
+                {
+                    "name": said.destination,
+                    "connected": said.connected,
+                    "last_outcome": said.last_outcome.value if said.last_outcome else None,
+                    "last_at": iso(said.last_at),
+                    "unreachable_since": iso(said.unreachable_since),
+                    "problem": said.problem,
+                }
+                for said in (sender.status() for sender in self.senders)
+            ],
+            "store_away": self.writer.away,
+            "journal_trouble": str(self.journal.trouble or ""),
+            "commits": {"journal": self.journal.commits, "store": self.writer.commits},
+            "failures": dict(self._failures()),
+            "not_settled": sorted(number for judge in self.judges for number in judge.failed),
+        }
+
+    def _failures(self) -> Counter[str]:
+        """How often each part failed and was started again: a program's error, a driver's among them."""
+        found = Counter({worker.name: worker.failures for worker in self.workers})
+        found.update({one.instrument: one.failures for one in self.hearings})
+        return +found
 
     def _prepare_store(self) -> None:
         migrate(self.engine)
@@ -214,7 +232,7 @@ class Agent:
         next_purge = time.monotonic() + _FIRST_PURGE_SECONDS
         while True:
             try:
-                status.write(state, status.of(self))
+                status_file.write(state, self.status())
             except Exception:
                 log.exception("the status could not be told")
             if self.stop.wait(_STATUS_SECONDS):
@@ -228,83 +246,3 @@ class Agent:
             retention.purge(self.journal, self.engine, self.site.journal_days, datetime.now(UTC))
         except Exception:
             log.exception("old units could not be forgotten; tried again in an hour")
-
-
-@dataclass(slots=True)
-class Listener:
-    """Hears one instrument on its port, and goes on looking for the port when it is gone."""
-
-    instrument: Instrument
-    intake: Intake
-    stop: threading.Event
-    _talking: set[threading.Thread] = field(default_factory=set)
-
-    def run(self) -> None:
-        settings = self.instrument.loaded.serial
-        if self.instrument.baud:
-            settings = replace(settings, baud=self.instrument.baud)
-        address = self.instrument.port or ""
-        listening = port(address, settings)
-        hearing = self.intake.hearing
-        delay = _BACKOFF_SECONDS[0]
-        with _closing(listening):
-            while not self.stop.is_set():
-                try:
-                    wire = listening.open()
-                    if hearing.state == "unavailable":
-                        log.info("port available", instrument=hearing.instrument)
-                    if wire is None:
-                        hearing.turn("connected" if self._alive() else "waiting")
-                    elif listening.many:
-                        self._talk_beside(wire)
-                    else:
-                        self._talk(wire)
-                    delay = _BACKOFF_SECONDS[0]
-                except PortUnavailable as gone:
-                    if hearing.why != str(gone):
-                        log.warning("port unavailable", instrument=hearing.instrument, why=gone.why, hint=gone.hint)
-                    hearing.turn("unavailable", str(gone))
-                    self.stop.wait(delay)
-                    delay = min(delay * 2, _BACKOFF_SECONDS[1])
-        until = time.monotonic() + _STOP_SECONDS
-        for thread in self._talking:
-            thread.join(max(0.0, until - time.monotonic()))
-
-    def _talk(self, wire: Wire) -> None:
-        driver = self.instrument.loaded
-        assert driver.connect is not None  # noqa: S101 - the site file has checked that a port has a driver for it
-        link = driver.connect(self.instrument.options, Contact(self.instrument.poll_seconds))
-        self.intake.hearing.turn("connected")
-        with _closing(wire):
-            self.intake.converse(wire, link)
-
-    def _talk_beside(self, wire: Wire) -> None:
-        if self._alive() >= _CONVERSATIONS:
-            log.warning("too many connections at once; the newest is refused", instrument=self.instrument.name)
-            wire.close()
-            return
-
-        def talk() -> None:
-            try:
-                self._talk(wire)
-            except PortUnavailable as gone:
-                log.info("the instrument is gone", instrument=self.instrument.name, why=gone.why)
-            except Exception:
-                self.intake.hearing.failures += 1
-                log.exception("a conversation failed; the instrument may call again", instrument=self.instrument.name)
-
-        thread = threading.Thread(target=talk, name=f"{self.instrument.name} conversation", daemon=True)
-        self._talking.add(thread)
-        thread.start()
-
-    def _alive(self) -> int:
-        self._talking = {thread for thread in self._talking if thread.is_alive()}
-        return len(self._talking)
-
-
-@contextmanager
-def _closing(thing: Port | Wire) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        thing.close()

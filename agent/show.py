@@ -12,10 +12,10 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from ..drivers.driver import Driver
+    from .attention import Attention
     from .check import Checked
     from .ledger import Ledger
     from .serial_ports import SerialPort
-    from .status import Attention
 
 console = Console(highlight=False, soft_wrap=True)
 _COLOURS = {

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, select
 
 from chartbound.agent import audit
 from chartbound.agent.acts import Refused
-from chartbound.agent.status import attention
+from chartbound.agent.attention import attention
 from chartbound.agent.store import deliveries
 from chartbound.agent.store.deliveries import Attempt
 from chartbound.agent.store.engine import reading, writing

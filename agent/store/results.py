@@ -295,19 +295,19 @@ def incomplete_units(conn: Connection, since: datetime) -> Sequence[Row[Any]]:
     ).all()
 
 
-def in_state(conn: Connection, state: str) -> Sequence[ReportRow]:
-    """The reports in this state, oldest first."""
-    return conn.execute(select(report).where(report.c.state == state).order_by(report.c.id).limit(1000)).all()
+def count_and_oldest(conn: Connection, state: str, *, critical: bool = False) -> tuple[int, datetime | None]:
+    """How many reports are in this state, of critical value alone where that is asked, and when the oldest was heard."""
+    query = select(func.count(), func.min(report.c.heard_at)).where(report.c.state == state)
+    if critical:
+        query = query.where(report.c.critical)
+    count, oldest_at = conn.execute(query).one()
+    return int(count), oldest_at
 
 
 def missing_sequence(conn: Connection, name: str, first: int, last: int) -> set[int]:
     """Which of these running numbers were never heard from this instrument."""
     query = select(report.c.sequence).where(report.c.instrument == name, report.c.sequence.between(first, last))
     return set(range(first, last + 1)) - set(conn.execute(query).scalars())
-
-
-def held_critical(conn: Connection) -> Sequence[ReportRow]:
-    return held(conn, report.c.critical)
 
 
 def held_on_claim(conn: Connection, instrument_name: str) -> Sequence[ReportRow]:
