@@ -131,6 +131,15 @@ _QC = {
 }
 
 
+def _control_under_a_label(reading: Reading, worklist: Worklist, rules: Rules) -> Verdict | None:  # noqa: ARG001
+    """The site's patterns for ids of controls may be wider than meant: a patient's result must not vanish in the QC log."""
+    stated = {reading.report.specimen_id.strip(), reading.report.patient_id.strip()} - {""}
+    ids = {text for entry in worklist.specimens for text in (entry.specimen.specimen_id, entry.specimen.patient.mrn)}
+    if reading.report.kind_by_id and stated & ids:
+        return Hold(Reason.SAMPLE_KIND_UNKNOWN, "its id is a patient's, and fits the site's pattern for controls (control_ids)")
+    return None
+
+
 def _not_of_a_patient(reading: Reading, worklist: Worklist, rules: Rules) -> Verdict | None:  # noqa: ARG001
     kind = reading.report.kind
     if kind in _QC:
@@ -170,6 +179,7 @@ def _unknown_codes(reading: Reading, worklist: Worklist, rules: Rules) -> Verdic
 
 _BEFORE: tuple[Callable[[Reading, Worklist, Rules], Verdict | None], ...] = (
     _said_before,
+    _control_under_a_label,
     _not_of_a_patient,
     _history,
     _other_patient,

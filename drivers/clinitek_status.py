@@ -27,13 +27,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from .driver import Contact, Driver, Evidence, Options, Serial, UnreadableReport
 from .line_text import TextLink
 from .link import Link
-from .report import Observation, Report, SampleKind
+from .report import Observation, Report, SampleKind, is_control_id
 
 _SEQUENCE, _DATE, _TIME, _OPERATOR, _ID, _STRIP, _COLOR, _CLARITY, _PADS = 0, 1, 2, 3, 4, 9, 10, 11, 12
 _SPARE = slice(5, 9)  # empty in all captures
@@ -103,9 +102,8 @@ def _report(fields: list[str], pads: list[_Pad], options: ClinitekOptions) -> Re
     remarks = [field.strip() for field in fields[_SPARE] if field.strip()]
     if observed_at is None:
         remarks.append(f"its date and time are not a {options.date_order} date and a time")
-    kind = SampleKind.PATIENT
-    if any(fnmatchcase(named.upper(), pattern.upper()) for pattern in options.control_ids):
-        kind = SampleKind.CONTROL
+    is_control = is_control_id(named, options.control_ids)
+    kind = SampleKind.CONTROL if is_control else SampleKind.PATIENT
     if not pads:
         kind = SampleKind.ERROR
         remarks.insert(0, fields[_PADS].strip())
@@ -116,6 +114,7 @@ def _report(fields: list[str], pads: list[_Pad], options: ClinitekOptions) -> Re
     ]
     return Report(
         kind=kind,
+        kind_by_id=is_control,
         observations=(*map(_observation, pads), *appearance),
         observed_at=observed_at,
         precision=timedelta(minutes=1),

@@ -24,7 +24,6 @@ Sequence numbers run from 001 to 999 and begin again.
 from __future__ import annotations
 
 from datetime import timedelta
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from .driver import Contact, Driver, Evidence, Options, UnreadableReport
@@ -32,7 +31,7 @@ from .link import Link
 from .lis1a import Receiver
 from .lis2a import Message, Order, Record, split_comparator, timestamp
 from .lis2a import parse as parse_records
-from .report import Observation, Report, SampleKind
+from .report import Observation, Report, SampleKind, is_control_id
 
 
 class DcaVantageOptions(Options):
@@ -81,6 +80,7 @@ def _report(message: Message, order: Order, options: DcaVantageOptions) -> Repor
         problems.append("O.26 is neither F (final) nor C (correction)")
     return Report(
         kind=kind,
+        kind_by_id=kind is SampleKind.CONTROL and order.order.field(12) != "Q",
         observations=tuple(observations),
         observed_at=time[0] if time else None,
         precision=time[1] if time else timedelta(seconds=1),
@@ -106,7 +106,7 @@ def _kind(message: Message, order: Order, stated_id: str, options: DcaVantageOpt
     action = order.order.field(12)
     if action == "Q":
         return SampleKind.CONTROL
-    if stated_id and any(fnmatchcase(stated_id.upper(), pattern.upper()) for pattern in options.control_ids):
+    if stated_id and is_control_id(stated_id, options.control_ids):
         return SampleKind.CONTROL
     if message.header.field(12) == "P" and not action:  # O.12 is unused but for controls
         return SampleKind.PATIENT

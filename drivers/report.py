@@ -5,9 +5,11 @@ Nothing here is matched, converted or judged: that is the agent's work. A value 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
 
 class SampleKind(StrEnum):
@@ -20,6 +22,11 @@ class SampleKind(StrEnum):
     PROFICIENCY = "proficiency"
     ERROR = "error"  # the instrument says that it could not measure; there is no value
     UNKNOWN = "unknown"
+
+
+def is_control_id(stated_id: str, patterns: Iterable[str]) -> bool:
+    """Whether an id is one that staff type for controls: `QC*`, `CONTROL-?`, in any case of letters; "" is no id at all."""
+    return any(fnmatchcase(stated_id.upper(), pattern.upper()) for pattern in patterns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,7 @@ class Report:
 
     kind: SampleKind
     observations: tuple[Observation, ...]
+    kind_by_id: bool = False  # that it is a control the instrument did not say: its id fits one of the site's `control_ids`
     observed_at: datetime | None = None  # naive: the instrument's local clock; None: it stated no (valid) time
     precision: timedelta = timedelta(seconds=1)  # of that clock: a minute where seconds are not shown
     clock: datetime | None = None  # naive: the instrument's clock at the moment of this contact, where it tells

@@ -111,6 +111,12 @@ def test_a_control_never_reaches_a_chart(clinic: Clinic, instrument: str) -> Non
     assert clinic.messages(row.id) == []
 
 
+def test_a_registered_label_that_fits_a_pattern_for_controls_is_held_and_not_lost_in_the_qc_log(clinic: Clinic) -> None:
+    clinic.register("CONTROL-17", ANA, URINE, issued=False)
+    [row] = clinic.run("urine-1", ran(specimen_id="CONTROL-17"))
+    assert (row.state, row.reason) == ("held", "SAMPLE_KIND_UNKNOWN")
+
+
 def test_a_replayed_line_is_a_duplicate_and_not_sent_twice(clinic: Clinic) -> None:
     clinic.register(A_LABEL, ANA, URINE)
     test = ran(specimen_id=A_LABEL)
@@ -264,7 +270,7 @@ def test_another_meter_on_the_cable_is_refused_where_the_site_names_the_serial_n
 
 
 def test_a_gap_in_the_instruments_numbers_is_an_alarm_until_the_missing_are_heard(clinic: Clinic) -> None:
-    from chartbound.agent.status import gaps
+    from chartbound.agent.attention import gaps
 
     clinic.run("urine-1", ran(30, sequence=411, specimen_id="X-1"))
     clinic.run("urine-1", ran(33, sequence=414, specimen_id="X-2"))

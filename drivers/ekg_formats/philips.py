@@ -18,11 +18,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
-from fnmatch import fnmatchcase
 from xml.etree.ElementTree import Element  # the type alone
 
 from ..driver import UnreadableReport
-from ..report import Observation, Report, SampleKind
+from ..report import Observation, Report, SampleKind, is_control_id
 
 # code (the 1.04 tag) -> tag in 1.03 ("" where 1.03 has none), unit. No file states a unit: these are fixed by the form.
 MEASUREMENTS = {
@@ -76,6 +75,7 @@ def read(root: Element, patient_id_field: str, order_number_field: str, control_
         problem = str(unreadable)
     return Report(
         kind=_kind(root, machine, patient_id, control_ids),
+        kind_by_id=is_control_id(patient_id, control_ids),
         observations=observations,
         observed_at=observed_at,
         precision=precision,
@@ -157,7 +157,7 @@ def _identity(serial_number: str, acquisition: Element | None, observed_at: date
 
 def _kind(root: Element, machine: Element | None, patient_id: str, control_ids: Sequence[str]) -> SampleKind:
     """A tracing of the cart's simulator or demonstration must not be taken for a patient's; no text says how it is marked."""
-    if any(fnmatchcase(patient_id.upper(), pattern.upper()) for pattern in control_ids):
+    if is_control_id(patient_id, control_ids):
         return SampleKind.CONTROL
     said = (
         _own_text(machine),
