@@ -92,11 +92,21 @@ class Ehr:
         return {"count": len(self._times)}
 
 
+def _call(port: int) -> socket.socket:
+    """Connect; an agent that has just said that it listens may be about to open the port."""
+    for _ in range(100):
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+    return socket.create_connection(("127.0.0.1", port))
+
+
 class Instrument:
     """One simulated DCA Vantage on a TCP connection that it makes itself."""
 
     def __init__(self, number: int, port: int, first: int, count: int) -> None:
-        self._wire = socket.create_connection(("127.0.0.1", port))
+        self._wire = _call(port)
         self._wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         now = datetime.now()  # noqa: DTZ005 - an instrument's local clock
         tests = [
