@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from . import audit, filing, worklist
 from .evidence import RELEASABLE, Reason, name_agrees
@@ -146,30 +147,39 @@ class Acts:
 
     def undo(self, result_id: int) -> tuple[str, str]:
         """Take back the last act on this result, until a message of it was sent. Returns the act and the state it is in now."""
-        row = self._result(result_id)
-        acts = [one for one in results.events_of(self.conn, row.id) if one.what in (*worklist.ACTS, "dismissed", "undone")]
+        row = self._standing(result_id, "undone")
+        events = results.events_of(self.conn, row.id)
+        acts = [one for one in events if one.what in (*worklist.ACTS, "dismissed", "undone")]
         undone = {one.detail["event"] for one in acts if one.what == "undone"}
         last = next((one for one in reversed(acts) if one.what != "undone" and one.id not in undone), None)
         if last is None:
             raise Refused(f"nobody has done anything with result {result_id} that could be undone", _SEE)
-        if any(one.attempts for one in results.deliveries_of(self.conn, [row.id])):
-            raise Refused(
-                f"result {result_id} was sent and may be in the chart", "assign it to the right specimen: a retraction goes out"
-            )
-        deliveries.withdraw(self.conn, row.id, self.at)
+        state, hold, why = "held", "", "an act of a person was undone"
+        if last.what == "dismissed":
+            state, hold, why = last.detail.get("was", "held"), last.detail.get("hold", ""), last.detail.get("why", "")
+        else:
+            self._take_back(row, events)
         results.log(self.conn, row.id, "undone", self.at, {"event": last.id, "who": self.who, "act": last.what})
-        was = last.detail.get("was", "held") if last.what == "dismissed" else "held"
-        blank: dict[str, Any] = {"specimen": None, "tests": [], "claim": None, "evidence": []} if was == "held" else {}
-        why = last.detail.get("why", "") if last.what == "dismissed" else "an act of a person was undone"
-        results.change(self.conn, row.id, state=was, reason=last.detail.get("hold", ""), why=why, **blank)
+        blank: dict[str, Any] = {"specimen": None, "tests": [], "claim": None, "evidence": []} if state == "held" else {}
+        results.change(self.conn, row.id, state=state, reason=hold, why=why, **blank)
         self._audit("undo", f"result {row.id}", {"undone": last.what})
-        if was == "held":
+        if state == "held":
             self.verdicts.review(self.conn, [row.id])
         return last.what, self._result(row.id).state
 
+    def _take_back(self, row: results.ReportRow, events: Sequence[Row[Any]]) -> None:
+        retracted = any(one.what == "retracted" and one.detail["destinations"] for one in events)
+        if retracted or any(one.attempts for one in results.deliveries_of(self.conn, [row.id])):
+            raise Refused(
+                f"result {row.id} was sent and may be in the chart", "assign it to the right specimen: a retraction goes out"
+            )
+        filing.undo(self.conn, row)
+
     def resend(self, result_id: int) -> int:
         """Queue once more what was refused: the same bytes under the same control id. Returns how many messages that are."""
-        row = self._result(result_id)
+        row = self._standing(result_id, "sent again")
+        if row.state == "dismissed":
+            raise Refused(f"result {result_id} is dismissed", "undo that first")
         count = deliveries.resend(self.conn, row.id, self.at)
         if not count:
             raise Refused(f"no message of result {result_id} was refused", f"it is {row.state}")
@@ -197,6 +207,12 @@ class Acts:
         row = self._result(result_id)
         if row.state != "held":
             raise Refused(f"result {result_id} is {row.state}, so it cannot be {what}", _SEE)
+        return row
+
+    def _standing(self, result_id: int, what: str) -> results.ReportRow:
+        row = self._result(result_id)
+        if row.state == "superseded":
+            raise Refused(f"result {result_id} is superseded, so it cannot be {what}", f"{row.why}: act on that one")
         return row
 
     def _specimen(self, specimen_id: str) -> specimens.Registered:

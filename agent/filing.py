@@ -15,7 +15,7 @@ from ..config.site import Destination, Site
 from ..drivers.report import Report
 from ..hl7.chart import OrderedTest, Patient, Specimen
 from ..hl7.oru import NotConformant
-from . import body, charting, shapes
+from . import body, charting, readings, shapes
 from .charting import Filing, Origin
 from .evidence import Evidence, Reading
 from .fitting import Fit
@@ -53,9 +53,13 @@ def file(
     origin = Origin(row.journal, row.unit, row.ordinal, issue=len(results.deliveries_of(conn, [row.id])))
     filler = corrected.filler if corrected else row.filler
     filings = list(_filings(site, row, origin, reading, match, doubt, filler))
-    takers = [one for one in site.destinations if _takes(one, row.instrument, match.tests)]
     try:
-        letters = [(one.name, *charting.message(filing, catalog, one.name, one.loaded)) for filing in filings for one in takers]
+        letters = [
+            (one.name, *charting.message(filing, catalog, one.name, one.loaded))
+            for filing in filings
+            for one in site.destinations
+            if _takes(one, row.instrument, filing.test)
+        ]
     except NotConformant as refused:
         return str(refused)
     if problem := shapes.problem(conn, (message for _, _, message in letters)):
@@ -84,36 +88,95 @@ def file(
 
 
 def retract(conn: Connection, site: Site, catalog: Catalog, row: results.ReportRow) -> int:
-    """Tell every destination that has, or may have, this result that it was for the wrong patient; return how many that are.
+    """Tell every destination that has, or may have, this result that it was for the wrong patient; return how many messages
+    that takes. What was never sent is withdrawn, earlier versions of this result likewise.
 
-    What was never sent is withdrawn. The retraction goes under the same filler number; the next message gets another.
+    A retraction goes under the filler number of what it retracts, one for each ordered test that was answered; the next
+    message gets another. Retractions that wait since an assignment before this one are left to go.
     """
-    sent = {one.destination for one in results.deliveries_of(conn, [row.id]) if one.state == "posted"}
-    tried = set(deliveries.withdraw(conn, row.id, datetime.now(UTC)))
-    sent |= {one.destination for one in results.deliveries_of(conn, [row.id]) if one.id in tried}
-    specimen = specimens.by_id(conn, row.specimen)
-    assert specimen is not None  # noqa: S101 - a filed report has its specimen
-    tests = [test for test in specimen.specimen.tests if [test.placer_order, test.code] in row.tests]
+    at = datetime.now(UTC)
     origin = Origin(row.journal, row.unit, row.ordinal, issue=len(results.deliveries_of(conn, [row.id])))
-    filing = Filing(
-        report=body.from_json(row.body),
-        driver=row.driver,
-        specimen=_on_site_clock(specimen.specimen, site),
-        test=tests[0],
-        origin=origin,
-        filler=row.filler,
-        version=row.version,
-        heard_at=row.heard_at.astimezone(site.zone),
-        observed_at=(row.observed_at or row.heard_at).astimezone(site.zone),
-        facility=site.facility,
-        retracts=True,
+    told: set[tuple[str, str]] = set()
+    for one in _versions(conn, row):
+        in_charts = _may_be_in_charts(conn, one, at)
+        for filing in _retractions(conn, site, catalog, one, origin):
+            for there in site.destinations:
+                key = (there.name, filing.filler)
+                if key in in_charts - told:
+                    letter = (there.name, *charting.message(filing, catalog, there.name, there.loaded))
+                    _queue(conn, row.id, filing.specimen.patient, letter, at)
+                    told.add(key)
+    last = results.deliveries_of(conn, [row.id])
+    results.change(conn, row.id, filler=replace(origin, issue=len(last)).filler(), version=1, earlier=None)
+    detail = {"destinations": sorted({name for name, _ in told}), "through": last[-1].id if last else 0}
+    results.log(conn, row.id, "retracted", at, detail)
+    return len(told)
+
+
+def _versions(conn: Connection, row: results.ReportRow) -> Iterable[results.ReportRow]:
+    """This result and the earlier versions in whose place it stands under the same filler number, newest first."""
+    yield row
+    earlier = results.by_id(conn, row.earlier) if row.earlier else None
+    if earlier is not None and earlier.state == "superseded" and earlier.filler == row.filler:
+        yield from _versions(conn, earlier)
+
+
+def _may_be_in_charts(conn: Connection, row: results.ReportRow, at: datetime) -> set[tuple[str, str]]:
+    """Where this report has or may have arrived: destination and filler number. The rest is withdrawn.
+
+    Messages from before its last retraction are done with, and retractions are no results.
+    """
+    through = max(
+        (one.detail.get("through", 0) for one in results.events_of(conn, row.id) if one.what == "retracted"), default=0
     )
-    for one in (one for one in site.destinations if one.name in sent):
-        letter = (one.name, *charting.message(filing, catalog, one.name, one.loaded))
-        _queue(conn, row.id, specimen.specimen.patient, letter, datetime.now(UTC))
-    results.change(conn, row.id, filler=replace(origin, issue=origin.issue + 1).filler(), version=1)
-    results.log(conn, row.id, "retracted", datetime.now(UTC), {"destinations": sorted(sent)})
-    return len(sent)
+    uncertain = set(deliveries.withdraw(conn, row.id, at, after=through))
+    return {
+        (one.destination, _filler_in(bytes(one.body)))
+        for one in deliveries.of_report(conn, row.id)
+        if one.id > through and (one.state == deliveries.POSTED or one.id in uncertain)
+    }
+
+
+def _filler_in(message: bytes) -> str:
+    """OBR-3 of a message of ours."""
+    [order] = [segment for segment in message.split(b"\r") if segment.startswith(b"OBR|")]
+    return order.split(b"|")[3].decode("ascii")
+
+
+def _retractions(conn: Connection, site: Site, catalog: Catalog, row: results.ReportRow, origin: Origin) -> Iterable[Filing]:
+    """This report once more for each test it was filed to; an order that was taken off since is named by what was kept."""
+    registered = specimens.by_id(conn, row.specimen)
+    assert registered is not None  # noqa: S101 - a filed report has its specimen
+    open_tests = {(test.placer_order, test.code): test for test in registered.specimen.tests}
+    tests = [open_tests.get((order, code), OrderedTest(code, placer_order=order)) for order, code in row.tests]
+    report = body.from_json(row.body)
+    asked_by = readings.asked_by(report, row.driver, catalog)
+    for number, (test, part) in enumerate(_shared_out(report, asked_by, tests)):
+        yield Filing(
+            report=part,
+            driver=row.driver,
+            specimen=_on_site_clock(registered.specimen, site),
+            test=test,
+            origin=replace(origin, part=number),
+            filler=_filler_of(row.filler, number),
+            version=row.version,
+            heard_at=row.heard_at.astimezone(site.zone),
+            observed_at=(row.observed_at or row.heard_at).astimezone(site.zone),
+            facility=site.facility,
+            retracts=True,
+        )
+
+
+def undo(conn: Connection, row: results.ReportRow) -> None:
+    """Take back that this result was filed, before anything of it was sent: the version before it stands again."""
+    deliveries.withdraw(conn, row.id, datetime.now(UTC))
+    earlier = next(iter(list(_versions(conn, row))[1:]), None)
+    if earlier is not None and any(one.state != deliveries.WITHDRAWN for one in results.deliveries_of(conn, [earlier.id])):
+        results.change(conn, earlier.id, state="queued", why=f"result {row.id} was undone")
+        deliveries.refresh_report_state(conn, [earlier.id])
+        results.log(conn, earlier.id, "stands again", datetime.now(UTC), {"instead_of": row.id})
+    origin = Origin(row.journal, row.unit, row.ordinal, issue=len(results.deliveries_of(conn, [row.id])))
+    results.change(conn, row.id, filler=origin.filler(), version=1, earlier=None)
 
 
 def keep(conn: Connection, row: results.ReportRow, verdict: Kept) -> None:
@@ -123,7 +186,7 @@ def keep(conn: Connection, row: results.ReportRow, verdict: Kept) -> None:
         reason = verdict.reason.value
         fit = verdict.candidates[0] if len(verdict.candidates) == 1 else None
         _put_aside(conn, verdict.supersedes, row)
-    if isinstance(verdict, Hold | ToQc):
+    if isinstance(verdict, Hold | ToQc) and (state, reason) != (row.state, row.reason):
         _alarm(conn, verdict.contradicts, row)
     results.change(
         conn,
@@ -144,14 +207,14 @@ def _filings(
     site: Site, row: results.ReportRow, origin: Origin, reading: Reading, match: Match, doubt: str, filler: str
 ) -> Iterable[Filing]:
     """One message for each ordered test, each with the values that it asks for; mostly there is one test for all."""
-    for number, (test, report) in enumerate(_shared_out(reading, match.tests)):
+    for number, (test, report) in enumerate(_shared_out(reading.report, reading.asked_by, match.tests)):
         yield Filing(
             report=report,
             driver=row.driver,
             specimen=_on_site_clock(match.specimen, site),
             test=test,
             origin=replace(origin, part=number),
-            filler=filler if number == 0 else f"{filler}-{number + 1}",
+            filler=_filler_of(filler, number),
             version=match.version,
             heard_at=row.heard_at.astimezone(site.zone),
             observed_at=(reading.observed_at or row.heard_at).astimezone(site.zone),
@@ -160,12 +223,17 @@ def _filings(
         )
 
 
-def _shared_out(reading: Reading, tests: Sequence[OrderedTest]) -> Iterable[tuple[OrderedTest, Report]]:
-    report = reading.report
+def _filler_of(filler: str, part: int) -> str:
+    return filler if part == 0 else f"{filler}-{part + 1}"
+
+
+def _shared_out(
+    report: Report, asked_by: Sequence[frozenset[str]], tests: Sequence[OrderedTest]
+) -> Iterable[tuple[OrderedTest, Report]]:
     if len(tests) == 1:
         return [(tests[0], report)]
     parts: dict[OrderedTest, list[int]] = {test: [] for test in tests}
-    for place, asking in enumerate(reading.asked_by):
+    for place, asking in enumerate(asked_by):
         parts[next((test for test in tests if test.code in asking), tests[0])].append(place)
     return [
         (test, replace(report, observations=tuple(report.observations[place] for place in places), impression=()))
@@ -191,9 +259,9 @@ def _queue(conn: Connection, report_id: int, patient: Patient, letter: tuple[str
     )
 
 
-def _takes(destination: Destination, instrument: str, tests: Sequence[OrderedTest]) -> bool:
+def _takes(destination: Destination, instrument: str, test: OrderedTest) -> bool:
     return (not destination.instruments or instrument in destination.instruments) and (
-        not destination.tests or any(test.code in destination.tests for test in tests)
+        not destination.tests or test.code in destination.tests
     )
 
 

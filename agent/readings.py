@@ -46,9 +46,6 @@ def reading(report: Report, instrument: Instrument, heard_at: datetime, zone: Zo
     clock, clock_doubtful = _on_site_clock(report.clock, zone)
     rows = [(one, _row(one, instrument.driver, catalog)) for one in report.observations]
     unlisted = [one for one, row in rows if row is None]
-    asked_by = [frozenset((*row.order_codes, row.loinc)) for _, row in rows if row is not None]
-    if not report.observations and report.impression:
-        asked_by = _asked_by_impression(catalog, instrument.driver)
     return Reading(
         report=report,
         instrument=instrument.name,
@@ -56,13 +53,21 @@ def reading(report: Report, instrument: Instrument, heard_at: datetime, zone: Zo
         stated_at=stated_at,
         clock_offset=_offset(report, clock, heard_at),
         clock_doubtful=doubtful or clock_doubtful,
-        asked_by=tuple(asked_by),
+        asked_by=asked_by(report, instrument.driver, catalog),
         unknown_analytes=tuple(one.code for one in unlisted if not catalog.knows(instrument.driver, one.code)),
         unknown_units=tuple(
             f"{one.code} in {one.unit or 'no unit'}" for one in unlisted if catalog.knows(instrument.driver, one.code)
         ),
         implausible=tuple(one.code for one, row in rows if row is not None and not _is_plausible(one, row)),
     )
+
+
+def asked_by(report: Report, driver: str, catalog: Catalog) -> tuple[frozenset[str], ...]:
+    """The order codes that ask for each observation, or for the whole of a report that has none; see `Reading.asked_by`."""
+    if not report.observations and report.impression:
+        row = catalog.find(driver, _IMPRESSION, "")
+        return (_asking(row),) if row else ()
+    return tuple(_asking(_row(one, driver, catalog)) for one in report.observations)
 
 
 def rules(site: Site, instrument: Instrument, set_up_at: datetime) -> Rules:
@@ -103,9 +108,8 @@ def _number(one: Observation) -> Decimal | None:
     return number if number.is_finite() else None
 
 
-def _asked_by_impression(catalog: Catalog, driver: str) -> list[frozenset[str]]:
-    row = catalog.find(driver, _IMPRESSION, "")
-    return [frozenset((*row.order_codes, row.loinc))] if row else []
+def _asking(row: Row | None) -> frozenset[str]:
+    return frozenset((*row.order_codes, row.loinc)) if row else frozenset()
 
 
 def _on_site_clock(local: datetime | None, zone: ZoneInfo) -> tuple[datetime | None, bool]:

@@ -276,15 +276,22 @@ def refresh_report_state(conn: Connection, report_ids: Collection[int]) -> None:
         conn.execute(_FOLLOW, follow)
 
 
-def withdraw(conn: Connection, report_id: int, at: datetime) -> list[int]:
-    """Take this report's messages out of the outbox; return the ids of those that had been attempted.
+def withdraw(conn: Connection, report_id: int, at: datetime, after: int = 0) -> list[int]:
+    """Take this report's messages out of the outbox, refused ones too, lest they be sent again; only rows behind `after`.
 
-    An attempted one may be in the chart all the same: its sender alarms, and a retraction may be due.
+    Returns the ids of those that may be in the chart all the same: attempted and not refused, or refused when an earlier
+    attempt had been received or had no answer.
     """
-    pending = (delivery.c.report == report_id) & delivery.c.state.in_(PENDING)
-    rows = conn.execute(select(delivery.c.id, delivery.c.attempts).where(pending)).all()
-    conn.execute(update(delivery).where(pending).values(state=WITHDRAWN, settled_at=at))
-    return [row.id for row in rows if row.attempts]
+    mine = (delivery.c.report == report_id) & (delivery.c.id > after) & delivery.c.state.in_((*PENDING, REFUSED))
+    columns = (delivery.c.id, delivery.c.control_id, delivery.c.state, delivery.c.attempts)
+    rows = conn.execute(select(*columns).where(mine)).all()
+    if not rows:
+        return []
+    conn.execute(update(delivery).where(mine).values(state=WITHDRAWN, settled_at=at))
+    query = select(event.c.detail).where(event.c.report == report_id, event.c.what == "attempt")
+    tries = conn.execute(query).scalars().all()
+    arrived = {one["control_id"] for one in tries if one["outcome"] == "unanswered" or one["ack_code"] == "CA"}
+    return [row.id for row in rows if (row.control_id in arrived if row.state == REFUSED else row.attempts)]
 
 
 def resend(conn: Connection, report_id: int, at: datetime) -> int:
