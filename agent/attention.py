@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..config.site import Site
 
 _RECENT = timedelta(days=7)
+_ROUND = timedelta(days=2)  # out of order, numbers come within this; far longer lies between two rounds of a counter
 _LATE = timedelta(minutes=15)
 
 
@@ -83,7 +84,7 @@ def gaps(conn: Connection, since: datetime) -> list[dict[str, Any]]:
     found = []
     for event in results.alarms(conn, "sequence_gap", since):
         first, last = event.detail["from"], event.detail["to"]
-        missing = results.missing_sequence(conn, event.detail["instrument"], first, last)
+        missing = results.missing_sequence(conn, event.detail["instrument"], first, last, event.at - _ROUND)
         if missing:
             said = str(first) if first == last else f"{first}–{last}"
             found.append({"instrument": event.detail["instrument"], "said": said, "count": len(missing), "at": event.at})

@@ -139,7 +139,7 @@ class Filed:
 
 @dataclass(frozen=True, slots=True)
 class EarlierVersion:
-    """An earlier report with the same identity from the same instrument."""
+    """Another report with the same identity from the same instrument; mostly an earlier one."""
 
     id: int
     report: Report
@@ -195,7 +195,8 @@ class Worklist:
     reach to 24 h before the test or later. `neighbours` are this instrument's other readings of kind patient or unknown, in
     whatever state, since the first of these claims started; without duplicates and without other versions of this reading.
     `filed` are the tests of these specimens with a result of another reading. `earlier` has the reports of the same identity
-    that were heard before this one (none where the report has no identity), without duplicates.
+    that were heard before this one (none where the report has no identity), without duplicates and unreadable ones; `later`
+    those that were heard since, where a held report is looked at again.
     """
 
     specimens: tuple[Entry, ...] = ()
@@ -203,6 +204,7 @@ class Worklist:
     neighbours: tuple[Neighbour, ...] = ()
     filed: tuple[Filed, ...] = ()
     earlier: tuple[EarlierVersion, ...] = ()
+    later: tuple[EarlierVersion, ...] = ()
     confirmation: Confirmation | None = None
     assignment: Assignment | None = None
     release: Release | None = None

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Event as Flag
 
 import structlog
@@ -155,9 +155,9 @@ class _Conversation:
         intake = self._intake
         for event in events:
             match event:
-                case Unit(data):
+                case Unit(data, ago):
                     self._raw.flush()
-                    self._keep(data)
+                    self._keep(data, ago=ago)
                 case Incomplete(data, why):
                     self._raw.flush()
                     intake.hearing.incomplete += 1
@@ -169,8 +169,9 @@ class _Conversation:
                     intake.hearing.troubles[what] += 1
                     log.info("trouble on the line", instrument=intake.instrument, what=what, detail=detail)
 
-    def _keep(self, data: bytes, why: str = "") -> None:
-        one = _Unsaved(data, why, datetime.now(UTC))
+    def _keep(self, data: bytes, why: str = "", ago: float = 0.0) -> None:
+        # The instrument's clock is compared with the time heard, so that is when the clock was told.
+        one = _Unsaved(data, why, datetime.now(UTC) - timedelta(seconds=ago))
         if not (self._unsaved and self._unsaved[-1].refused):  # else they would change places
             self._offer(one)
         self._unsaved.append(one)

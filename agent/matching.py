@@ -103,7 +103,8 @@ def decide(reading: Reading, worklist: Worklist, rules: Rules) -> Verdict:
     earlier = tuple(
         sorted((e for e in worklist.earlier if report.identity and e.report.identity == report.identity), key=lambda e: e.id)
     )
-    worklist = replace(worklist, earlier=earlier)
+    later = tuple(e for e in worklist.later if e.report.identity == report.identity and e.state not in _NO_LONGER_SAID)
+    worklist = replace(worklist, earlier=earlier, later=later)
     verdict = next((found for rule in _BEFORE if (found := rule(reading, worklist, rules))), None)
     verdict = verdict or _match(reading, worklist, rules)
     if isinstance(verdict, Hold | Match):
@@ -146,8 +147,9 @@ def _not_of_a_patient(reading: Reading, worklist: Worklist, rules: Rules) -> Ver
         return ToQc(_QC[kind], tuple(e.id for e in worklist.earlier if e.filed_to))
     if kind is not SampleKind.PATIENT:
         return Hold(Reason.SAMPLE_KIND_UNKNOWN, "the instrument does not say whether this is a patient's specimen or a control")
-    if before := next((e for e in worklist.earlier if e.report.kind in _QC and e.report.kind is not SampleKind.ERROR), None):
-        return Hold(Reason.SAMPLE_KIND_UNKNOWN, f"the instrument said before, as result {before.id}: {_QC[before.report.kind]}")
+    others = (*worklist.earlier, *worklist.later)
+    if other := next((e for e in others if e.report.kind in _QC and e.report.kind is not SampleKind.ERROR), None):
+        return Hold(Reason.SAMPLE_KIND_UNKNOWN, f"the instrument also said, as result {other.id}: {_QC[other.report.kind]}")
     return None
 
 
@@ -162,11 +164,12 @@ def _history(reading: Reading, worklist: Worklist, rules: Rules) -> Verdict | No
 
 
 def _other_patient(reading: Reading, worklist: Worklist, rules: Rules) -> Verdict | None:  # noqa: ARG001
-    differing = [e for e in worklist.earlier if e.state != "superseded" and patient_differs(e.report, reading.report)]
-    if not differing or worklist.assignment:
+    before = [e for e in worklist.earlier if e.state != "superseded" and patient_differs(e.report, reading.report)]
+    since = [e for e in worklist.later if patient_differs(e.report, reading.report)]
+    if not (before or since) or worklist.assignment:
         return None
-    why = f"the instrument said the same measurement before of another patient or specimen, as result {differing[-1].id}"
-    return Hold(Reason.IDENTITY_CONFLICT, why, contradicts=tuple(e.id for e in differing if e.filed_to))
+    why = f"the instrument said the same measurement of another patient or specimen, as result {(before + since)[-1].id}"
+    return Hold(Reason.IDENTITY_CONFLICT, why, contradicts=tuple(e.id for e in before if e.filed_to))
 
 
 def _unknown_codes(reading: Reading, worklist: Worklist, rules: Rules) -> Verdict | None:  # noqa: ARG001
@@ -176,6 +179,8 @@ def _unknown_codes(reading: Reading, worklist: Worklist, rules: Rules) -> Verdic
         return Hold(Reason.UNKNOWN_UNIT, f"not a unit of the catalog: {', '.join(sorted(reading.unknown_units))}")
     return None
 
+
+_NO_LONGER_SAID = frozenset({"superseded", "dismissed"})
 
 _BEFORE: tuple[Callable[[Reading, Worklist, Rules], Verdict | None], ...] = (
     _said_before,

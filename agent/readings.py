@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from zoneinfo import ZoneInfo
@@ -11,6 +12,7 @@ from ..config.catalog import Catalog, Row
 from ..config.site import Instrument, Site
 from ..drivers.report import Observation, Report
 from .evidence import Reading, Rules
+from .store.results import ReportRow
 
 _IDENTITY_LENGTH = 200
 _IMPRESSION = "impression"
@@ -60,6 +62,19 @@ def reading(report: Report, instrument: Instrument, heard_at: datetime, zone: Zo
         ),
         implausible=tuple(one.code for one, row in rows if row is not None and not _is_plausible(one, row)),
     )
+
+
+def beside(read: Reading, before: ReportRow | None, site: Site) -> Reading:
+    """The same reading, its clock in doubt where this very instrument's was another at the contact `before`.
+
+    It was set since then, and nobody knows which of its readings it made by which clock.
+    """
+    if before is None or before.body.get("serial_number", "") != read.report.serial_number or read.clock_offset is None:
+        return read
+    jump = read.clock_offset - timedelta(seconds=before.clock_offset)
+    if abs(jump) <= timedelta(minutes=site.matching.clock_tolerance_minutes):
+        return read
+    return replace(read, clock_doubtful=True)
 
 
 def asked_by(report: Report, driver: str, catalog: Catalog) -> tuple[frozenset[str], ...]:

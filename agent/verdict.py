@@ -79,12 +79,14 @@ class Verdicts:
         driver = instrument.loaded
         keys = [readings.identity_key(self.agent, instrument, report) for report in reports]
         contents = [body.content(report) for report in reports]
-        known: set[tuple[str, str]] = set()
+        known: dict[tuple[str, str], bool] = {}
         if driver.memory:
             known = results.known_contents(conn, (key for key in keys if key))
         new: list[int] = []
         for ordinal, (report, key, content) in enumerate(zip(reports, keys, contents, strict=True)):
-            if key and (key, content) in known:
+            was_readable = known.get((key, content)) if key else None
+            # What was unreadable for the site file's sake, and is not any more, is new.
+            if was_readable or (was_readable is False and (report.problem or readings.foreign(report, instrument))):
                 continue
             self._note_gap(conn, instrument, report, unit.heard_at)
             read = readings.reading(report, instrument, unit.heard_at, self.site.zone, self.catalog)
@@ -128,6 +130,8 @@ class Verdicts:
             filing.keep(conn, row, filing.Unreadable(problem))
             return
         read = readings.reading(report, instrument, row.heard_at, self.site.zone, self.catalog)
+        if read.clock_offset is not None:
+            read = readings.beside(read, results.contact_before(conn, row), self.site)
         set_up_at = results.set_up(conn, row.agent, instrument.name, row.heard_at) if instrument.loaded.memory else row.heard_at
         rules = readings.rules(self.site, instrument, set_up_at)
         verdict = decide(read, worklist.of(conn, row, read, rules), rules)

@@ -33,8 +33,9 @@ ACTS = ("confirmed", "assigned", "released")
 
 def of(conn: Connection, row: results.ReportRow, reading: Reading, rules: Rules) -> Worklist:
     """Gather the worklist of this report, as evidence.Worklist describes it."""
-    earlier = [one for one in results.of_identity(conn, row.identity) if one.id < row.id] if row.identity else []
-    own = {row.id, *(one.id for one in earlier)}
+    same = results.of_identity(conn, row.identity) if row.identity else ()
+    own = {row.id, *(one.id for one in same if one.id < row.id)}
+    versions = [one for one in same if one.state != "unreadable"]
     acts = standing_acts(conn, row.id) if row.state != "received" else {}
     claims = _claims(conn, row, reading)
     found = {one.id: one for one in _candidates(conn, reading, claims, acts)}
@@ -52,7 +53,8 @@ def of(conn: Connection, row: results.ReportRow, reading: Reading, rules: Rules)
             if one.id not in own
             for placer_order, code in one.tests
         ),
-        earlier=tuple(_earlier(conn, one) for one in earlier),
+        earlier=tuple(_version(conn, one) for one in versions if one.id < row.id),
+        later=tuple(_version(conn, one) for one in versions if one.id > row.id),
         confirmation=_confirmation(acts.get("confirmed")),
         assignment=_assignment(acts.get("assigned")),
         release=_release(acts.get("released")),
@@ -158,7 +160,7 @@ def _claim(claim: ClaimRow, label: str, used: bool) -> Claim:
     )
 
 
-def _earlier(conn: Connection, row: results.ReportRow) -> EarlierVersion:
+def _version(conn: Connection, row: results.ReportRow) -> EarlierVersion:
     filed_to = specimens.by_id(conn, row.specimen) if row.specimen and row.state in results.FILED else None
     return EarlierVersion(
         id=row.id,

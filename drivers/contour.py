@@ -142,6 +142,7 @@ class Memory:
     def __init__(self, poll_seconds: float) -> None:
         self._receiver = Receiver("message", wake=EOT, poll_seconds=poll_seconds)
         self._last = b""
+        self._began = 0.0  # the transmission, whose header tells the meter's clock
 
     @property
     def deadline(self) -> float | None:
@@ -154,7 +155,9 @@ class Memory:
 
     def receive_data(self, data: bytes, now: float) -> list[Event]:
         """Take bytes in pieces of any size; b"" says that the line is closed."""
-        return [self._compared(event) for event in self._receiver.receive_data(data, now)]
+        if self._receiver.idle:
+            self._began = now
+        return [self._compared(event, now) for event in self._receiver.receive_data(data, now)]
 
     def handle_timeout(self, now: float) -> list[Event]:
         """Wake the meter where that is due, or give up a transmission."""
@@ -164,7 +167,7 @@ class Memory:
         """The receiver's replies."""
         return self._receiver.data_to_send()
 
-    def _compared(self, event: Event) -> Event:
+    def _compared(self, event: Event, now: float) -> Event:
         if not isinstance(event, Unit):
             return event
         header, _, rest = event.data.partition(b"\r")
@@ -174,7 +177,7 @@ class Memory:
         if memory == self._last:
             return Unchanged()
         self._last = memory
-        return event
+        return Unit(event.data, now - self._began)
 
 
 def _connect(_options: ContourOptions, contact: Contact) -> Link:

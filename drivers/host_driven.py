@@ -70,6 +70,7 @@ class HostDrivenLink:
     _size: int = field(default=0, init=False)
     _attempt: int = field(default=0, init=False)
     _began: float = field(default=0.0, init=False)  # this reading
+    _clock_at: float | None = field(default=None, init=False)  # when the answer came that differs at every reading
     _out: list[Outgoing] = field(default_factory=list, init=False)
     _last: list[list[bytes]] | None = field(default=None, init=False)  # what the last whole reading said
     _docked: bool = field(default=False, init=False)
@@ -112,6 +113,7 @@ class HostDrivenLink:
             self._answers = []
             self._attempt = 0
             self._began = now
+            self._clock_at = None
             self._ask(now)
         elif self._docked and self._attempt < self.attempts:
             self._ask(now)
@@ -136,6 +138,8 @@ class HostDrivenLink:
             case Heard.DAMAGED:
                 self._damaged("bad_answer", now, events)
             case Heard.WHOLE:
+                if self.questions[len(self._answers)].changes:
+                    self._clock_at = now
                 self._answers.append(self._lines)
                 self._lines, self._broken = [], []
                 self._attempt = 0
@@ -167,7 +171,7 @@ class HostDrivenLink:
         if told == self._last:
             events.append(Unchanged())
         else:
-            events.append(Unit(_joined(self._answers)))
+            events.append(Unit(_joined(self._answers), now - (now if self._clock_at is None else self._clock_at)))
             self._last = told
         self._failing = self._noisy = False
         self._rest_until(now + self.poll_seconds)

@@ -6,7 +6,7 @@ thread, writes no log, and its buffers are bounded. Fed one byte at a time it gi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -15,6 +15,9 @@ class Unit:
     """What the instrument may presume saved at once, whole and checked: the bytes that a driver's `parse` reads."""
 
     data: bytes
+    ago: float = field(
+        default=0.0, compare=False
+    )  # seconds since the instrument told its clock: a memory takes a minute to read
 
 
 @dataclass(frozen=True, slots=True)

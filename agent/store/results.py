@@ -51,6 +51,17 @@ _LAST_SEQUENCE = (
     .order_by(report.c.heard_at.desc(), report.c.id.desc())  # as the index has them: no other reports are looked at
     .limit(1)
 )
+_CONTACT_BEFORE = (
+    select(report)
+    .where(
+        report.c.agent == bindparam("of_agent"),
+        report.c.instrument == bindparam("called"),
+        report.c.heard_at < bindparam("before"),
+        report.c.clock_offset.is_not(None),
+    )
+    .order_by(report.c.heard_at.desc(), report.c.id.desc())
+    .limit(1)
+)
 _LOG = insert(event)
 _HELD_ON_CLAIM = (
     select(report)
@@ -143,14 +154,18 @@ def of_identity(conn: Connection, identity: str) -> Sequence[ReportRow]:
     return conn.execute(_OF_IDENTITY, {"same": identity}).all()
 
 
-def known_contents(conn: Connection, identities: Iterable[str]) -> set[tuple[str, str]]:
-    """Which of these identities the store holds, with their contents: so a meter's known readings are told from new ones."""
+def known_contents(conn: Connection, identities: Iterable[str]) -> dict[tuple[str, str], bool]:
+    """Which of these identities the store holds, with their contents, and whether they were more than unreadable.
+
+    So a meter's known readings are told from new ones.
+    """
     wanted = list(identities)
-    known: set[tuple[str, str]] = set()
+    known: dict[tuple[str, str], bool] = {}
     for start in range(0, len(wanted), 500):
         chunk = wanted[start : start + 500]
-        rows = conn.execute(select(report.c.identity, report.c.content).where(report.c.identity.in_(chunk)))
-        known.update((str(row.identity), row.content) for row in rows)
+        columns = (report.c.identity, report.c.content, report.c.state)
+        for identity, content, state in conn.execute(select(*columns).where(report.c.identity.in_(chunk))):
+            known[identity, content] = known.get((identity, content), False) or state != "unreadable"
     return known
 
 
@@ -169,6 +184,12 @@ def of_instrument_since(conn: Connection, name: str, since: datetime) -> Sequenc
             report.c.state != "duplicate",
         )
     ).all()
+
+
+def contact_before(conn: Connection, row: ReportRow) -> ReportRow | None:
+    """A report of the contact before this one's at which the instrument told its clock; None where there is none."""
+    said = {"of_agent": row.agent, "called": row.instrument, "before": row.heard_at}
+    return conn.execute(_CONTACT_BEFORE, said).first()
 
 
 def using_claim(conn: Connection, claims: Iterable[int]) -> Sequence[ReportRow]:
@@ -304,9 +325,11 @@ def count_and_oldest(conn: Connection, state: str, *, critical: bool = False) ->
     return int(count), oldest_at
 
 
-def missing_sequence(conn: Connection, name: str, first: int, last: int) -> set[int]:
-    """Which of these running numbers were never heard from this instrument."""
-    query = select(report.c.sequence).where(report.c.instrument == name, report.c.sequence.between(first, last))
+def missing_sequence(conn: Connection, name: str, first: int, last: int, since: datetime) -> set[int]:
+    """Which of these running numbers were not heard from this instrument since this time: the numbers come round again."""
+    query = select(report.c.sequence).where(
+        report.c.instrument == name, report.c.sequence.between(first, last), report.c.heard_at >= since
+    )
     return set(range(first, last + 1)) - set(conn.execute(query).scalars())
 
 
