@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -48,7 +48,7 @@ class Acts:
         for one in taken:
             if one.outcome != "known":
                 self._audit("register", f"specimen {one.specimen_id}", {"outcome": one.outcome})
-        self.verdicts.review_held(self.conn)
+        self._look_again(one.specimen_id for one in taken)
         return taken, problems
 
     def cancel(self, specimen_id: str) -> None:
@@ -58,7 +58,7 @@ class Acts:
             raise Refused(f"{specimen_id} is cancelled already", "nothing is left to do")
         specimens.cancel(self.conn, found.id, self.at)
         self._audit("cancel", f"specimen {specimen_id}", {})
-        self.verdicts.review_held(self.conn)
+        self._look_again([specimen_id])
 
     def claim(self, specimen_id: str, instrument_name: str, station: str = "") -> list[str]:
         """Say that this specimen is being run on this instrument now; return the labels whose claims this one ends."""
@@ -82,7 +82,7 @@ class Acts:
         )
         specimens.start_claim(self.conn, claim)
         self._audit("claim", f"specimen {specimen_id}", {"instrument": instrument_name, "station": claim.station})
-        self.verdicts.review_held(self.conn)
+        self._look_again([specimen_id])
         return [label for one in ended if (label := self._label(one.specimen)) != specimen_id]
 
     def end_claim(self, instrument_name: str) -> list[str]:
@@ -185,6 +185,11 @@ class Acts:
             raise Refused(f"no message of result {result_id} was refused", f"it is {row.state}")
         self._audit("resend", f"result {row.id}", {"messages": count})
         return count
+
+    def _look_again(self, labels: Iterable[str]) -> None:
+        """Look at the held results that these bear on: all of them would take seconds, and nobody else could write."""
+        changed = [found for label in labels if (found := specimens.by_label(self.conn, label))]
+        self.verdicts.review(self.conn, worklist.held_for(self.conn, changed))
 
     def _say(self, row: results.ReportRow, what: str, said: dict[str, Any]) -> str:
         results.log(self.conn, row.id, what, self.at, {"who": self.who, **said})

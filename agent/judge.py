@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 from sqlalchemy import Connection
@@ -24,6 +25,17 @@ from .writer import StoreWriter
 _UNITS_A_TURN = 50  # then delivery outcomes and other work get their turn
 
 log = structlog.get_logger("chartbound.judge")
+
+
+def look_again(verdicts: Verdicts, writer: StoreWriter, queued: Callable[[], None]) -> None:
+    """Look at what this agent holds, some at a time: catalog or options may have been mended since, which tells nobody."""
+
+    def share_out(conn: Connection) -> None:
+        held = results.held_by(conn, verdicts.agent)
+        for start in range(0, len(held), _UNITS_A_TURN):
+            writer.submit(partial(verdicts.review, report_ids=held[start : start + _UNITS_A_TURN]), queued)
+
+    writer.submit(share_out)
 
 
 class Judge:

@@ -26,7 +26,7 @@ from .folder_watch import watch
 from .folders import FolderTrouble, Unwanted, WatchedFolder
 from .intake import Hearing, Intake
 from .journal_file import JournalReader
-from .judge import Judge
+from .judge import Judge, look_again
 from .listener import Listener
 from .mllp_wire import Destination
 from .order_folder import order_folder
@@ -83,6 +83,7 @@ class Agent:
             open_things.callback(lambda: self.writer.stop(max(0.5, self._stop_by - time.monotonic())))
             for judge in self.judges:
                 judge.look()
+            look_again(self.verdicts, self.writer, self._queued)
             for worker in self.workers:
                 worker.start()
             log.info("listening", instruments=len(self.site.instruments), destinations=len(self.senders))

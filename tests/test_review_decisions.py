@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, func, select
 
 from chartbound.agent.attention import gaps
+from chartbound.agent.judge import look_again
 from chartbound.agent.store.engine import reading
 from chartbound.agent.store.schema import alarm, event
+from chartbound.agent.writer import StoreWriter
 from chartbound.drivers import driver as drivers
 from chartbound.drivers.driver import Contact
 from chartbound.drivers.link import Unit
@@ -97,6 +100,28 @@ def test_a_gap_is_told_also_where_the_numbers_have_come_round_again(clinic: Clin
         assert [gap["said"] for gap in gaps(conn, NINE + later - timedelta(days=1))] == ["412–413"]
 
 
+def test_what_was_held_for_the_catalogs_sake_is_looked_at_when_the_agent_starts_with_a_mended_one(
+    clinic: Clinic, tmp_path: Path
+) -> None:
+    clinic.register(A_LABEL, ANA, URINE)
+    [row] = clinic.run("urine-1", ran(specimen_id=A_LABEL, values={"GLU": "5.5 g/L"}))
+    assert row.reason == "UNKNOWN_UNIT"
+    own = tmp_path / "catalog"
+    own.mkdir()
+    shipped = Path(str(files("chartbound"))) / "config" / "catalog" / "clinitek_status.csv"
+    header, *rows = shipped.read_text(encoding="utf-8").splitlines()
+    [mended] = [one for one in rows if one.startswith("clinitek_status,GLU,mg/dL,")]
+    (own / "own.csv").write_text(f"{header}\n{mended.replace('mg/dL', 'g/L')}\n", encoding="utf-8")
+    writer = StoreWriter(clinic.engine)
+    look_again(open_clinic(clinic.engine, tmp_path).verdicts, writer, lambda: None)
+    writer.start()
+    try:
+        assert writer.flush(20.0)
+    finally:
+        writer.stop()
+    assert clinic.row(row.id).state == "queued"
+
+
 def read_out(tests: tuple[SimulatedTest, ...], clock: datetime, driver: str = "onetouch_ultra2") -> bytes:
     """The meter's memory with these tests, read while its own clock shows this."""
     link = drivers.find(driver).connect(drivers.Options(), Contact())  # type: ignore[misc]
@@ -128,7 +153,8 @@ def test_a_long_memory_does_not_make_the_meters_clock_look_slow(driver: str) -> 
     tests = tuple(ran(number, values={}, sequence=number) for number in range(40))
     link = drivers.find(driver).connect(drivers.Options(), Contact())  # type: ignore[misc]
     simulated = peer.find(driver).peer(tests, datetime(2026, 1, 15, 12, 0))  # noqa: DTZ001 - local clock
-    now, told_at, units = 0.0, 0.0, []
+    units: list[Unit] = []
+    now, told_at = 0.0, 0.0
     while not units:
         if link.deadline is not None and now >= link.deadline:
             link.handle_timeout(now)

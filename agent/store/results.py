@@ -201,6 +201,12 @@ def held(conn: Connection, *where: ColumnElement[bool]) -> Sequence[ReportRow]:
     return conn.execute(select(report).where(report.c.state == "held", *where).order_by(report.c.id)).all()
 
 
+def held_by(conn: Connection, agent: str) -> list[int]:
+    """The held reports that this agent heard, oldest first."""
+    query = select(report.c.id).where(report.c.state == "held", report.c.agent == agent).order_by(report.c.id)
+    return list(conn.execute(query).scalars())
+
+
 def last_sequence(conn: Connection, agent: str, instrument: str) -> int | None:
     """The highest running number heard from this instrument at its newest report."""
     return conn.execute(_LAST_SEQUENCE, {"of_agent": agent, "called": instrument}).scalar()
