@@ -38,6 +38,7 @@ def attention(conn: Connection, now: datetime) -> list[Attention]:
         _alarms(conn, "charted results contradicted", "contradicted", since, "the instrument has since stated another"),
         _alarms(conn, "accepted after they were withdrawn", "overtaken", since, "the EHR has a message that was withdrawn"),
         _state(conn, "refused by the EHR", "refused", "mend the cause, then `chartbound resend ID`"),
+        Attention("retractions refused by the EHR", *deliveries.refused_beside(conn), "`chartbound resend ID`, or by hand"),
         _state(conn, "held", "held", "`chartbound results --state held`"),
         _state(conn, "unreadable", "unreadable", "`chartbound results --state unreadable`"),
         *(

@@ -146,6 +146,7 @@ class EarlierVersion:
     state: str  # as in the ledger; a superseded one no longer stands
     version: int = 1
     filed_to: str = ""  # the specimen that its message names, whatever became of delivery; "" where none, or retracted
+    tests: tuple[tuple[str, str], ...] = ()  # placer order and code of each ordered test that it is filed to
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,18 +62,21 @@ def _fit(entry: Entry, reading: Reading, worklist: Worklist, claims: list[Claim]
     return Fit(specimen, frozenset(agrees), tuple(against), claim)
 
 
-def asked_tests(specimen: Specimen, reading: Reading, filed: tuple[Filed, ...]) -> tuple[OrderedTest, ...]:
+def asked_tests(
+    specimen: Specimen, reading: Reading, filed: tuple[Filed, ...], answered: frozenset[tuple[str, str]] = frozenset()
+) -> tuple[OrderedTest, ...]:
     """The tests of this specimen that ask for everything in the reading, open ones first; none where something is unasked.
 
     One test where one covers all (the first by placer order and code), else as many as it takes, in that order. A specimen
-    for a reference lab asks for nothing in-house.
+    for a reference lab asks for nothing in-house. What an earlier version has `answered` comes first.
     """
     order = reading.report.order_number.strip()
     tests = () if specimen.reference_lab else specimen.tests
     tests = tuple(test for test in tests if test.placer_order == order) or tests if order else tests
     wanted = [codes for codes in reading.asked_by if codes]
     unfiled = [test for test in tests if not already_filed(specimen, (test,), filed)]
-    return _cover(unfiled, wanted) or _cover(tests, wanted)
+    before = [test for test in tests if (test.placer_order, test.code) in answered]
+    return _cover(before, wanted) or _cover(unfiled, wanted) or _cover(tests, wanted)
 
 
 def _cover(tests: Iterable[OrderedTest], wanted: list[frozenset[str]]) -> tuple[OrderedTest, ...]:

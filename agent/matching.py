@@ -211,7 +211,9 @@ class _Case:
 
     @property
     def tests(self) -> tuple[OrderedTest, ...]:
-        return asked_tests(self.fit.specimen, self.reading, self.worklist.filed)
+        label = self.fit.specimen.specimen_id
+        answered = frozenset(test for e in self.worklist.earlier if e.filed_to == label for test in e.tests)
+        return asked_tests(self.fit.specimen, self.reading, self.worklist.filed, answered)
 
     @property
     def rests_on_time(self) -> bool:

@@ -168,6 +168,7 @@ def _version(conn: Connection, row: results.ReportRow) -> EarlierVersion:
         state=row.state,
         version=row.version,
         filed_to=filed_to.specimen.specimen_id if filed_to else "",
+        tests=tuple((order, code) for order, code in row.tests) if filed_to else (),
     )
 
 

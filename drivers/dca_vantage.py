@@ -86,7 +86,7 @@ def _report(message: Message, order: Order, options: DcaVantageOptions) -> Repor
         precision=time[1] if time else timedelta(seconds=1),
         clock=clock[0] if clock else None,
         identity=(serial_number, sequence, said_at) if serial_number and sequence and said_at else (),
-        sequence=int(sequence) if sequence.isascii() and sequence.isdigit() else None,
+        sequence=int(sequence) if sequence.isascii() and sequence.isdigit() and len(sequence) < 10 else None,
         model=header.component(5, 1),
         serial_number=serial_number,
         panel=observations[0].code if len(observations) == 1 else "",

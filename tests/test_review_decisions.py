@@ -173,3 +173,9 @@ def test_a_long_memory_does_not_make_the_meters_clock_look_slow(driver: str) -> 
     [unit] = units
     assert now - told_at > 20
     assert unit.ago == pytest.approx(now - told_at, abs=4)
+
+
+def test_a_sequence_number_that_no_counter_counts_to_holds_up_no_result(clinic: Clinic) -> None:
+    clinic.register(A_LABEL, ANA, HBA1C)
+    [row] = clinic.run("hba1c-1", ran(specimen_id=A_LABEL, sequence=10**30))
+    assert (row.state, row.sequence) == ("queued", None)

@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import Engine, delete
 
 from chartbound.agent.acts import Refused
+from chartbound.agent.attention import attention
 from chartbound.agent.store import deliveries
 from chartbound.agent.store.deliveries import Attempt
-from chartbound.agent.store.engine import writing
+from chartbound.agent.store.engine import reading, writing
 from chartbound.agent.store.schema import ordered_test
 
 from .clinic import A_LABEL, ANA, B_LABEL, BEN, C_LABEL, D_LABEL, HBA1C, NINE, SITE, Clinic, identifiers, open_clinic, ran
@@ -211,3 +212,25 @@ def test_each_order_goes_where_its_own_test_goes(store: Engine, tmp_path: Path) 
     [row] = clinic.run("hba1c-1", ran(specimen_id=D_LABEL, values={"Alb": "12.3", "Crt": "101.2"}))
     sent = [(one["destination"], str(hl7.parse(one["message"])["OBR.F2"])) for one in clinic.messages(row.id)]
     assert sent == [("ehr", "P-18"), ("renal", "P-19")]
+
+
+def test_a_correction_goes_to_the_order_of_its_first_version(clinic: Clinic) -> None:
+    """Another order for the same test, which sorts before the first, came in between."""
+    clinic.register(D_LABEL, ANA, replace(HBA1C, placer_order="P-50"))
+    test = ran(specimen_id=D_LABEL, values={"HbA1c": "6.1"})
+    clinic.run("hba1c-1", test)
+    clinic.register(D_LABEL, ANA, replace(HBA1C, placer_order="P-40"))
+    [second] = clinic.run("hba1c-1", replace(test, values={"HbA1c": "6.4"}))
+    assert second.tests == [["P-50", "4548-4"]]
+
+
+def test_a_refused_retraction_is_told_also_where_its_result_is_held(clinic: Clinic) -> None:
+    clinic.run("hba1c-1", ran(20, specimen_id=B_LABEL, sequence=7))
+    [row] = clinic.run("hba1c-1", ran(specimen_id=A_LABEL))
+    answer(clinic, row.id)
+    assert assign(clinic, row.id, B_LABEL, BEN) == "held", "this specimen has a result already"
+    answer(clinic, row.id, "refused", "refused", "AR")
+    with reading(clinic.engine) as conn:
+        assert "retractions refused by the EHR" in [one.what for one in attention(conn, NINE)]
+    with clinic.acting() as acts:
+        assert acts.resend(row.id) == 1

@@ -343,6 +343,16 @@ def release_lease(conn: Connection, destination: str, holder: str) -> None:
     conn.execute(update(lease).where(mine).values(until=server_time(conn)))
 
 
+def refused_beside(conn: Connection) -> tuple[int, datetime | None]:
+    """How many refused messages belong to results that are held, and since when: retractions that a chart has not taken."""
+    found: list[datetime] = []
+    for destination in destinations(conn):
+        where = (delivery.c.destination == destination, delivery.c.state == REFUSED, report.c.state == "held")
+        query = select(delivery.c.queued_at).join_from(delivery, report, delivery.c.report == report.c.id).where(*where)
+        found += conn.execute(query).scalars()
+    return len(found), min(found, default=None)
+
+
 def waiting(conn: Connection, destination: str) -> int:
     """How many messages this destination has not answered for good."""
     query = select(func.count()).where(delivery.c.destination == destination, delivery.c.state.in_(PENDING))
