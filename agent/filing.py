@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import structlog
 from sqlalchemy import Connection
@@ -17,7 +17,7 @@ from ..hl7.chart import OrderedTest, Patient, Specimen
 from ..hl7.oru import NotConformant
 from . import body, charting, readings, shapes
 from .charting import Filing, Origin
-from .evidence import Evidence, Reading
+from .evidence import Evidence, Reading, Reason
 from .fitting import Fit
 from .matching import Duplicate, History, Hold, Match, ToQc
 from .store import deliveries, results, specimens
@@ -187,7 +187,8 @@ def keep(conn: Connection, row: results.ReportRow, verdict: Kept) -> None:
         fit = verdict.candidates[0] if len(verdict.candidates) == 1 else None
         _put_aside(conn, verdict.supersedes, row)
     if isinstance(verdict, Hold | ToQc) and (state, reason) != (row.state, row.reason):
-        _alarm(conn, verdict.contradicts, row)
+        doubt = Reason.IDENTITY_CONFLICT if isinstance(verdict, Hold) else Reason.SAMPLE_KIND_UNKNOWN
+        _alarm(conn, [one for one in verdict.contradicts if not _held_back(conn, one, row, doubt)], row)
     results.change(
         conn,
         row.id,
@@ -277,6 +278,19 @@ def _alarm(conn: Connection, filed: Iterable[int], row: results.ReportRow) -> No
     for report_id in filed:
         results.log(conn, report_id, "contradicted", row.heard_at, {"by": row.id})
         results.raise_alarm(conn, report_id, "contradicted", row.heard_at, {"by": row.id})
+
+
+def _held_back(conn: Connection, report_id: int, by: results.ReportRow, doubt: Reason) -> bool:
+    """Hold a filed result that this one contradicts, where nothing of any version was sent yet; else there is only to alarm."""
+    filed = results.by_id(conn, report_id)
+    if filed is None or filed.version > 1 or any(one.attempts for one in results.deliveries_of(conn, [report_id])):
+        return False
+    undo(conn, filed)
+    why = f"the instrument has since said the same measurement of another, as result {by.id}"
+    blank: dict[str, Any] = {"specimen": None, "tests": [], "claim": None, "evidence": []}
+    results.change(conn, report_id, state="held", reason=doubt.value, why=why, **blank)
+    results.log(conn, report_id, "settled", by.heard_at, {"state": "held", "reason": doubt.value, "why": why})
+    return True
 
 
 def _row_of(conn: Connection, fit: Fit | None) -> int | None:

@@ -6,13 +6,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, func, select
 
 from chartbound.agent.attention import gaps
 from chartbound.agent.judge import look_again
-from chartbound.agent.store.engine import reading
+from chartbound.agent.store import deliveries
+from chartbound.agent.store.deliveries import Attempt
+from chartbound.agent.store.engine import reading, writing
 from chartbound.agent.store.schema import alarm, event
 from chartbound.agent.writer import StoreWriter
 from chartbound.drivers import driver as drivers
@@ -56,7 +59,10 @@ def test_a_conflict_is_told_once_however_often_it_is_looked_at(clinic: Clinic) -
     clinic.register(A_LABEL, ANA, URINE)
     clinic.register(B_LABEL, BEN, replace(URINE, placer_order="P-22"))
     test = ran(specimen_id=A_LABEL)
-    clinic.run("urine-1", test)
+    [first] = clinic.run("urine-1", test)
+    with writing(clinic.engine) as conn:
+        [letter] = deliveries.of_report(conn, first.id)
+        deliveries.record(conn, [Attempt(letter.id, 1, "posted", "delivered", NINE)])
     clinic.run("urine-1", replace(test, specimen_id=B_LABEL))
 
     def told() -> tuple[int, int]:
@@ -68,6 +74,23 @@ def test_a_conflict_is_told_once_however_often_it_is_looked_at(clinic: Clinic) -
         clinic.register(f"OTHER-{number}", ANA, replace(HBA1C, placer_order=f"P-5{number}"), issued=False)
     assert told() == before
     assert before[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("since", "reason"),
+    [({"specimen_id": B_LABEL}, "IDENTITY_CONFLICT"), ({"kind": SampleKind.CONTROL}, "SAMPLE_KIND_UNKNOWN")],
+)
+def test_what_is_contradicted_before_it_is_sent_is_not_sent(clinic: Clinic, since: dict[str, Any], reason: str) -> None:
+    clinic.register(A_LABEL, ANA, HBA1C)
+    clinic.register(B_LABEL, BEN, replace(HBA1C, placer_order="P-22"))
+    test = ran(specimen_id=A_LABEL)
+    [first] = clinic.run("hba1c-1", test)
+    assert first.state == "queued"
+    clinic.run("hba1c-1", replace(test, **since))
+    assert (clinic.row(first.id).state, clinic.row(first.id).reason) == ("held", reason)
+    assert [one["state"] for one in clinic.messages(first.id)] == ["withdrawn"]
+    clinic.register(C_LABEL, ANA, replace(HBA1C, placer_order="P-23"))
+    assert clinic.row(first.id).state == "held"
 
 
 def test_results_refused_for_a_wrong_serial_number_in_the_site_file_are_taken_once_it_is_mended(
