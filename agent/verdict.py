@@ -48,7 +48,7 @@ class Verdicts:
             return
         instrument = self.site.instrument(unit.instrument)
         if instrument is None:
-            hint = f"the site file no longer names {unit.instrument}; name it again, with its driver, and restart"
+            hint = f"{unit.instrument} is not in the site file; name it again, restart, and let it send again"
             self._unreadable(conn, journal, unit, "", UnreadableReport("the unit", hint))
             return
         driver = instrument.loaded
@@ -175,7 +175,7 @@ class Verdicts:
             },
         )
         results.log(conn, report_id, "settled", unit.heard_at, {"state": "unreadable", "why": str(why)})
-        log.info("result", result=report_id, instrument=unit.instrument, state="unreadable", reason="")
+        filing.announce(conn, report_id, unit.instrument, "unreadable")
 
 
 def _settled(conn: Connection, journal: str, unit: Heard, reports: int = 0, rereads: int = 0) -> None:

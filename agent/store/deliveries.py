@@ -45,7 +45,7 @@ _FOLLOW = (
     .values(state=bindparam("least"))
 )
 
-_WAITING = select(delivery.c.id, delivery.c.patient, delivery.c.next_attempt_at).where(
+_WAITING: Select[Any] = select(delivery.c.id, delivery.c.patient, delivery.c.next_attempt_at).where(
     delivery.c.destination == bindparam("to"), delivery.c.state == bindparam("is_in")
 )  # one state at a time, because only so does the index give its rows in order
 _OLDEST = _WAITING.where(delivery.c.id > bindparam("after")).order_by(delivery.c.id).limit(bindparam("page"))
