@@ -21,6 +21,7 @@ from .evidence import Evidence, Reading, Reason
 from .fitting import Fit
 from .matching import Duplicate, History, Hold, Match, ToQc
 from .store import deliveries, results, specimens
+from .store.engine import after_commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,4 +301,9 @@ def _row_of(conn: Connection, fit: Fit | None) -> int | None:
 def _log(conn: Connection, row: results.ReportRow, state: str, reason: str, why: str) -> None:
     at = row.heard_at if row.state == "received" else datetime.now(UTC)
     results.log(conn, row.id, "settled", at, {"state": state, "reason": reason, "why": why})
-    log.info("result", result=row.id, instrument=row.instrument, state=state, reason=reason)
+    announce(conn, row.id, row.instrument, state, reason)
+
+
+def announce(conn: Connection, report_id: int, instrument: str, state: str, reason: str = "") -> None:
+    """Put a verdict into the agent's log, once it is committed."""
+    after_commit(conn, lambda: log.info("result", result=report_id, instrument=instrument, state=state, reason=reason))

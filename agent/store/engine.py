@@ -7,7 +7,7 @@ up the same claim. Whoever reads sees one moment of it (`reading`). No transacti
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -22,6 +22,7 @@ from .schema import metadata
 
 HEAD = "0001"  # the newest file in migrations/versions; here, so that a start need not import Alembic to know
 
+_AFTERWARDS = "chartbound_afterwards"
 _BUSY = 10  # seconds a writer waits for another
 _IDLE = 60  # seconds after which PostgreSQL ends the transaction of a PC that hangs in it, so that the others go on
 _WRITERS = 0x63626E64  # the advisory lock of PostgreSQL that writers take: "cbnd"
@@ -66,10 +67,20 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
     The connection's errors are SQLAlchemy's: `OperationalError` where the store is away or another writer holds it too long.
     """
-    with engine.connect().execution_options(chartbound_writing=True) as conn, conn.begin():
-        if engine.dialect.name == "postgresql":
-            conn.execute(select(func.pg_advisory_xact_lock(_WRITERS)))
-        yield conn
+    with engine.connect().execution_options(chartbound_writing=True) as conn:
+        afterwards: list[Callable[[], None]] = []
+        conn.info[_AFTERWARDS] = afterwards
+        with conn.begin():
+            if engine.dialect.name == "postgresql":
+                conn.execute(select(func.pg_advisory_xact_lock(_WRITERS)))
+            yield conn
+        for call in afterwards:
+            call()
+
+
+def after_commit(conn: Connection, call: Callable[[], None]) -> None:
+    """Call this once the transaction of `writing` is committed; never where it is rolled back."""
+    conn.info[_AFTERWARDS].append(call)
 
 
 @contextmanager
