@@ -69,10 +69,11 @@ class Acts:
         found = self._specimen(specimen_id)
         if found.specimen.cancelled:
             raise Refused(f"{specimen_id} was cancelled", "scan another label")
-        ended = specimens.end_claims(self.conn, instrument_name, self.at)
+        ended = specimens.end_claims(self.conn, self.verdicts.agent, instrument_name, self.at)
         claim = specimens.ClaimRow(
             id=0,
             specimen=found.id,
+            agent=self.verdicts.agent,
             instrument=instrument_name,
             station=station or instrument.station or "",
             who=self.who,
@@ -87,7 +88,8 @@ class Acts:
 
     def end_claim(self, instrument_name: str) -> list[str]:
         """End what is claimed on this instrument; return the labels."""
-        labels = [self._label(one.specimen) for one in specimens.end_claims(self.conn, instrument_name, self.at)]
+        ended = specimens.end_claims(self.conn, self.verdicts.agent, instrument_name, self.at)
+        labels = [self._label(one.specimen) for one in ended]
         if not labels:
             raise Refused(f"no claim is running on {instrument_name}", "a claim ends by itself after its minutes")
         for label in labels:
@@ -189,7 +191,7 @@ class Acts:
     def _look_again(self, labels: Iterable[str]) -> None:
         """Look at the held results that these bear on: all of them would take seconds, and nobody else could write."""
         changed = [found for label in labels if (found := specimens.by_label(self.conn, label))]
-        self.verdicts.review(self.conn, worklist.held_for(self.conn, changed))
+        self.verdicts.review(self.conn, worklist.held_for(self.conn, self.verdicts.agent, changed))
 
     def _say(self, row: results.ReportRow, what: str, said: dict[str, Any]) -> str:
         results.log(self.conn, row.id, what, self.at, {"who": self.who, **said})

@@ -83,10 +83,11 @@ def waiting(site: Site, now: datetime) -> tuple[list[Attention], bool]:
 def gaps(conn: Connection, since: datetime) -> list[dict[str, Any]]:
     """Running numbers of instruments that were never heard, those heard later left out."""
     found = []
-    for event in results.alarms(conn, "sequence_gap", since):
-        first, last = event.detail["from"], event.detail["to"]
-        missing = results.missing_sequence(conn, event.detail["instrument"], first, last, event.at - _ROUND)
+    for raised in results.alarms(conn, "sequence_gap", since):
+        gap = raised.detail
+        first, last = gap["from"], gap["to"]
+        missing = results.missing_sequence(conn, gap["agent"], gap["instrument"], first, last, raised.at - _ROUND)
         if missing:
             said = str(first) if first == last else f"{first}–{last}"
-            found.append({"instrument": event.detail["instrument"], "said": said, "count": len(missing), "at": event.at})
+            found.append({"instrument": gap["instrument"], "said": said, "count": len(missing), "at": raised.at})
     return found

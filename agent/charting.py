@@ -17,6 +17,7 @@ from ..drivers.report import Observation, Report
 from ..hl7 import oru
 from ..hl7.chart import OrderedTest, Specimen
 from ..hl7.profile import Profile
+from .readings import stated_number
 
 # OBX-8, table 0078: which of an instrument's own marks say the same there. Others go as a note, in the instrument's words.
 _FLAGS = {"L": "L", "H": "H", "LL": "LL", "HH": "HH", "A": "A", "*": "A", "N": "N"}
@@ -123,7 +124,7 @@ def _observation(report: Report, said: Observation, row: Row | None) -> oru.Char
     """One value by its catalog row. The row is there: a code or unit without one was held before."""
     if row is None:
         raise oru.NotConformant("OBX-3", f"{said.code} in {said.unit or 'no unit'} is not in the catalog")
-    flags = tuple(dict.fromkeys(_FLAGS[mark] for mark in said.flag.replace("\\", "/").split("/") if mark in _FLAGS))
+    flags = _flags(said, row)
     value_type = "SN" if row.value_type == "NM" and said.comparator else row.value_type
     return oru.ChartObservation(
         value_type=value_type,
@@ -134,7 +135,7 @@ def _observation(report: Report, said: Observation, row: Row | None) -> oru.Char
         vendor_code=said.code,
         vendor_name=said.name,
         unit=row.ucum if value_type in _HAS_UNIT else "",
-        flags=flags[:1],
+        flags=flags,
         status=report.status,
         analysed_at=None,
         operator=report.operator,
@@ -142,6 +143,15 @@ def _observation(report: Report, said: Observation, row: Row | None) -> oru.Char
         device_serial=report.serial_number,
         notes=(said.note,) if said.note else (),
     )
+
+
+def _flags(said: Observation, row: Row) -> tuple[str, ...]:
+    """OBX-8: a critical value is flagged by the catalog's limits; else the first of the instrument's own marks."""
+    number = stated_number(said)
+    if number is not None and row.is_critical(number):
+        return ("LL" if row.critical_low is not None and number <= row.critical_low else "HH",)
+    marks = said.flag.replace("\\", "/").split("/")
+    return tuple(_FLAGS[mark] for mark in marks if mark in _FLAGS)[:1]
 
 
 def _impression(report: Report, row: Row | None) -> oru.ChartObservation:

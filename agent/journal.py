@@ -148,6 +148,11 @@ class Journal(JournalReader):
             pass
         return purged
 
+    def see_to_it(self) -> None:
+        """Raises `JournalUnavailable` where the thread that writes has ended, which only a failure of the program can bring."""
+        if not self._thread.is_alive():
+            raise JournalUnavailable(f"the journal {self.path} is written no more", "see the log, and start the agent again")
+
     def close(self) -> None:
         """Write what is queued, end the thread and close the file. What cannot be written is refused."""
         with self._wake:

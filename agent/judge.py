@@ -14,11 +14,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
-from sqlalchemy import Connection
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from .journal_file import Heard, JournalReader
 from .store import results
+from .store.engine import reading
 from .verdict import Verdicts
 from .writer import StoreWriter
 
@@ -36,6 +37,26 @@ def look_again(verdicts: Verdicts, writer: StoreWriter, queued: Callable[[], Non
             writer.submit(partial(verdicts.review, report_ids=held[start : start + _UNITS_A_TURN]), queued)
 
     writer.submit(share_out)
+
+
+class Elsewhere:
+    """Acts at other PCs of the same store: an order or a person's word given there may bear on what is held here."""
+
+    def __init__(self, engine: Engine, verdicts: Verdicts, writer: StoreWriter, queued: Callable[[], None]) -> None:
+        self._engine, self._verdicts, self._writer, self._queued = engine, verdicts, writer, queued
+        self._seen: int | None = None  # the record of acts up to which everything has been looked at
+
+    def look(self) -> None:
+        """Look again at what this agent holds, if anybody has acted elsewhere since the last look."""
+        try:
+            with reading(self._engine) as conn:
+                last = results.last_act(conn)
+                acted = self._seen is not None and results.others_acted(conn, self._verdicts.agent, self._seen)
+        except DBAPIError:
+            return  # the store is away, which its writer says
+        if acted:
+            look_again(self._verdicts, self._writer, self._queued)
+        self._seen = last
 
 
 class Judge:

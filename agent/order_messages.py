@@ -87,7 +87,7 @@ def _review(conn: Connection, verdicts: Verdicts, changed: list[Registered]) -> 
     """Look again at what is held for these specimens. An order is sound even where a held result cannot be judged."""
     savepoint = conn.begin_nested()
     try:
-        verdicts.review(conn, worklist.held_for(conn, changed))
+        verdicts.review(conn, worklist.held_for(conn, verdicts.agent, changed))
         savepoint.commit()
     except (OperationalError, InterfaceError):
         raise

@@ -98,24 +98,25 @@ def rules(site: Site, instrument: Instrument, set_up_at: datetime) -> Rules:
 def is_critical(report: Report, driver: str, catalog: Catalog) -> bool:
     """Whether any value is at or beyond a limit at which a person must be told at once."""
     rows = ((one, catalog.find(driver, one.code, one.unit)) for one in report.observations)
-    return any(row is not None and row.is_critical(number) for one, row in rows if (number := _number(one)) is not None)
+    return any(row is not None and row.is_critical(number) for one, row in rows if (number := stated_number(one)) is not None)
 
 
 def _row(one: Observation, driver: str, catalog: Catalog) -> Row | None:
     """The catalog's row of this value; None for a bare number where only words may come without a unit."""
     row = catalog.find(driver, one.code, one.unit)
-    if row is not None and not one.unit and row.value_type not in _NUMBERS and _number(one) is not None:
+    if row is not None and not one.unit and row.value_type not in _NUMBERS and stated_number(one) is not None:
         return None
     return row
 
 
 def _is_plausible(one: Observation, row: Row) -> bool:
-    number = _number(one)
+    number = stated_number(one)
     # `<` and `>` say that the value lies outside what the instrument measures: its end of range is not judged.
     return number is None or bool(one.comparator) or row.is_plausible(number)
 
 
-def _number(one: Observation) -> Decimal | None:
+def stated_number(one: Observation) -> Decimal | None:
+    """The value as a number, whatever its comparator; None where it is in words."""
     try:
         number = Decimal(one.value.strip())
     except InvalidOperation:

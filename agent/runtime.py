@@ -26,7 +26,7 @@ from .folder_watch import watch
 from .folders import FolderTrouble, Unwanted, WatchedFolder
 from .intake import Hearing, Intake
 from .journal_file import JournalReader
-from .judge import Judge, look_again
+from .judge import Elsewhere, Judge, look_again
 from .listener import Listener
 from .mllp_wire import Destination
 from .order_folder import order_folder
@@ -229,9 +229,17 @@ class Agent:
         self.workers.append(Worker(name, lambda: watch(folder, self.stop), self.stop))
 
     def _tend(self, state: Path) -> None:
-        """What is done now and then while the others work: the status file, and forgetting what was settled long ago."""
+        """What is done now and then while the others work: the status file, other PCs' acts, forgetting what is long settled.
+
+        Raises `JournalUnavailable` where the journal's thread has ended: without it nothing may be acknowledged, and the
+        service is better started anew.
+        """
         next_purge = time.monotonic() + _FIRST_PURGE_SECONDS
+        elsewhere = Elsewhere(self.engine, self.verdicts, self.writer, self._queued)
         while True:
+            self.journal.see_to_it()
+            if self.engine.dialect.name == "postgresql" and self._store_ready.is_set():
+                elsewhere.look()
             try:
                 status_file.write(state, self.status())
             except Exception:

@@ -57,21 +57,22 @@ class Verdicts:
         except UnreadableReport as why:
             self._unreadable(conn, journal, unit, driver.name, why)
             return
+        if not reports and not driver.memory:
+            hint = "look at the bytes, and run the report again at the instrument"
+            self._unreadable(conn, journal, unit, driver.name, UnreadableReport("the unit holds no report", hint))
+            return
         self._judge_all(conn, journal, unit, instrument, reports)
 
     def review(self, conn: Connection, report_ids: Iterable[int]) -> None:
         """Look at these reports again: something that bears on them has changed."""
         for report_id in report_ids:
             row = results.by_id(conn, report_id)
-            if row is None or row.state not in ("held", "dismissed", "received"):
+            # What another PC on this store has heard is judged there, by its own site file.
+            if row is None or row.agent != self.agent or row.state not in ("held", "dismissed", "received"):
                 continue
             instrument = self.site.instrument(row.instrument)
             if instrument is not None:
                 self._judge(conn, row, instrument)
-
-    def review_held(self, conn: Connection) -> None:
-        """Look at every held report again: an order or a claim has come."""
-        self.review(conn, [row.id for row in results.held(conn)])
 
     def _judge_all(
         self, conn: Connection, journal: str, unit: Heard, instrument: Instrument, reports: Sequence[Report]
@@ -122,7 +123,7 @@ class Verdicts:
             if row is not None:
                 self._judge(conn, row, instrument)
         # A second reading since a claim makes the first one doubtful too, unless a person has confirmed it already.
-        self.review(conn, [row.id for row in results.held_on_claim(conn, instrument.name) if row.id not in new])
+        self.review(conn, [row.id for row in results.held_on_claim(conn, self.agent, instrument.name) if row.id not in new])
 
     def _judge(self, conn: Connection, row: results.ReportRow, instrument: Instrument) -> None:
         report = body.from_json(row.body)
@@ -148,7 +149,7 @@ class Verdicts:
             return
         last = results.last_sequence(conn, self.agent, instrument.name)
         if last is not None and 1 < report.sequence - last <= _LONGEST_GAP:
-            detail = {"instrument": instrument.name, "from": last + 1, "to": report.sequence - 1}
+            detail = {"agent": self.agent, "instrument": instrument.name, "from": last + 1, "to": report.sequence - 1}
             results.raise_alarm(conn, None, "sequence_gap", at, detail)
 
     def _unreadable(self, conn: Connection, journal: str, unit: Heard, driver: str, why: UnreadableReport) -> None:

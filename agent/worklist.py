@@ -61,8 +61,8 @@ def of(conn: Connection, row: results.ReportRow, reading: Reading, rules: Rules)
     )
 
 
-def held_for(conn: Connection, changed: Iterable[Registered]) -> list[int]:
-    """The held reports in whose worklist one of these specimens stands, by what `_candidates` looks for.
+def held_for(conn: Connection, agent: str, changed: Iterable[Registered]) -> list[int]:
+    """The reports held by this agent in whose worklist one of these specimens stands, by what `_candidates` looks for.
 
     To look at every held report again takes milliseconds for each, while the store waits: an order feed would stop it.
     """
@@ -75,7 +75,7 @@ def held_for(conn: Connection, changed: Iterable[Registered]) -> list[int]:
         labels.add(specimen.specimen_id)
         numbers |= {specimen.accession, specimen.patient.mrn, *(test.placer_order for test in specimen.tests)}
     stated_as = (labels | numbers) - {""}
-    instruments = specimens.claimed_on(conn, rows)
+    instruments = specimens.claimed_on(conn, agent, rows)
     acted_on = results.with_events(conn, ACTS, "held")
 
     def concerned(row: results.ReportRow) -> bool:
@@ -86,7 +86,7 @@ def held_for(conn: Connection, changed: Iterable[Registered]) -> list[int]:
         said = standing_acts(conn, row.id).values() if row.id in acted_on else ()
         return any(one.get("specimen_id") in labels for one in said)
 
-    return [row.id for row in results.held(conn) if concerned(row)]
+    return [row.id for row in results.held(conn, agent) if concerned(row)]
 
 
 def standing_acts(conn: Connection, report_id: int) -> dict[str, dict[str, Any]]:
@@ -102,7 +102,7 @@ def standing_acts(conn: Connection, report_id: int) -> dict[str, dict[str, Any]]
 
 def _claims(conn: Connection, row: results.ReportRow, reading: Reading) -> list[ClaimRow]:
     when = min(reading.observed_at or row.heard_at, row.heard_at)
-    return specimens.claims_between(conn, row.instrument, when - _CLAIM_REACH, row.heard_at)
+    return specimens.claims_between(conn, row.agent, row.instrument, when - _CLAIM_REACH, row.heard_at)
 
 
 def _candidates(
@@ -134,7 +134,7 @@ def _neighbours(
     since = min(claim.started_at for claim in claims) - timedelta(minutes=1)  # a clock of minutes shows the minute's start
     return tuple(
         _neighbour(one, rules, same_read=(one.journal, one.unit) == (row.journal, row.unit))
-        for one in results.of_instrument_since(conn, row.instrument, since)
+        for one in results.of_instrument_since(conn, row.agent, row.instrument, since)
         if one.id not in own
     )
 

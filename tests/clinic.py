@@ -142,16 +142,16 @@ class Clinic:
             return results.messages_of(conn, report_id)
 
 
-def open_clinic(engine: Engine, folder: Path, site_text: str = SITE) -> Clinic:
+def open_clinic(engine: Engine, folder: Path, site_text: str = SITE, agent: str = "agent-1") -> Clinic:
     """A clinic with this site file on this store."""
     path = folder / "site.toml"
     path.write_text(site_text, encoding="utf-8")
     (folder / "drop" / "ekg").mkdir(parents=True, exist_ok=True)
     site = sites.load(path)
-    clinic = Clinic(engine, Verdicts(site, catalogs.load(folder), "agent-1"))
+    clinic = Clinic(engine, Verdicts(site, catalogs.load(folder), agent))
     with writing(engine) as conn:
         for one in site.instruments:
-            results.set_up(conn, "agent-1", one.name, NINE - timedelta(days=1))
+            results.set_up(conn, agent, one.name, NINE - timedelta(days=1))
     return clinic
 
 

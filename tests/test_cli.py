@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from chartbound.agent import host
 from chartbound.agent.cli import app
 from chartbound.agent.journal import open_journal
 from chartbound.agent.store.engine import migrate, open_store
@@ -58,7 +59,7 @@ def clinic(console: Console) -> Any:
     (console.folder / "state").mkdir()
     engine = open_store("sqlite", console.folder / "state")
     migrate(engine)
-    yield open_clinic(engine, console.folder)
+    yield open_clinic(engine, console.folder, agent=host.agent_id(console.folder / "state"))
     engine.dispose()
 
 
@@ -147,7 +148,7 @@ def test_an_import_names_bad_rows_with_their_lines_takes_the_rest_and_ends_with_
 def test_results_and_ledger_have_the_agreed_keys(console: Console, clinic: Clinic) -> None:
     clinic.register(C_LABEL, ANA, HBA1C)
     clinic.run("hba1c-1", ran(specimen_id=C_LABEL))
-    open_journal(console.folder / "state", "agent-1").close()
+    open_journal(console.folder / "state", clinic.verdicts.agent).close()
     [one] = console.json("results")
     assert set(one) == RESULT_KEYS
     assert set(one["deliveries"][0]) >= {"destination", "control_id", "state", "ack_code", "attempts"}

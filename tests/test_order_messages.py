@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from chartbound.agent import audit
+from chartbound.agent.store import results
 from chartbound.agent.store.engine import reading
 from chartbound.hl7.chart import OrderedTest, Patient
 
@@ -166,7 +167,7 @@ def test_only_what_an_order_bears_on_is_looked_at_again_and_nothing_is_missed(fe
         assert feed.send(message).code == "AA"
         found = states()
         with clinic.acting() as acts:
-            acts.verdicts.review_held(acts.conn)
+            acts.verdicts.review(acts.conn, results.held_by(acts.conn, acts.verdicts.agent))
         assert states() == found
     assert found != before
 

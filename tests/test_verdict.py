@@ -11,8 +11,11 @@ import pytest
 from sqlalchemy import Engine
 
 from chartbound.agent.journal_file import Heard
+from chartbound.agent.judge import Elsewhere
 from chartbound.agent.ledger import ledger
-from chartbound.agent.store.engine import migrate, open_store, reading
+from chartbound.agent.store import results
+from chartbound.agent.store.engine import migrate, open_store, reading, writing
+from chartbound.agent.writer import StoreWriter
 from chartbound.drivers.report import SampleKind
 from chartbound.hl7 import conformance
 
@@ -295,3 +298,51 @@ def test_an_instrument_that_the_site_file_no_longer_names_loses_nothing(clinic: 
     [row] = clinic.hear("gone-1", b"anything", NINE.astimezone(UTC))
     assert row.state == "unreadable"
     assert "gone-1" in row.why
+
+
+def test_a_critical_value_is_flagged_in_the_chart(clinic: Clinic) -> None:
+    clinic.register(C_LABEL, ANA, GLUCOSE)
+    with clinic.acting(NINE + timedelta(minutes=29)) as acts:
+        acts.claim(C_LABEL, "glucose-1")
+    [row] = clinic.run("glucose-1", ran(30, values={"GLU": "35"}))
+    with clinic.acting() as acts:
+        acts.confirm(row.id)
+    assert str(hl7.parse(clinic.messages(row.id)[0]["message"])["OBX.F8"]) == "LL"
+
+
+def test_a_unit_without_a_report_is_shown_and_not_lost(clinic: Clinic) -> None:
+    [row] = clinic.hear("hba1c-1", b"H|\\^&|||DCA VANTAGE^04^S1|||||||P||20260115093000\rP|1\rL|1|N\r")
+    assert row.state == "unreadable"
+
+
+def test_instruments_of_the_same_name_at_two_pcs_do_not_share_a_claim(clinic: Clinic) -> None:
+    clinic.register(C_LABEL, ANA, GLUCOSE)
+    with clinic.acting(NINE + timedelta(minutes=29)) as acts:
+        acts.claim(C_LABEL, "glucose-1")
+    other = replace_agent(clinic, "agent-2")
+    [row] = other.run("glucose-1", ran(30))
+    assert (row.state, row.reason) == ("held", "NO_SPECIMEN")
+
+
+def test_an_order_given_at_another_pc_files_what_is_held_here(clinic: Clinic) -> None:
+    """Each PC judges what it has heard by its own site file; acts elsewhere make it look again."""
+    [row] = clinic.run("hba1c-1", ran(specimen_id=A_LABEL))
+    other = replace_agent(clinic, "agent-2")
+    writer = StoreWriter(clinic.engine)
+    writer.start()
+    elsewhere = Elsewhere(clinic.engine, clinic.verdicts, writer, lambda: None)
+    elsewhere.look()
+    other.register(A_LABEL, ANA, HBA1C)
+    assert clinic.row(row.id).state == "held"
+    elsewhere.look()
+    assert writer.flush(10)
+    writer.stop()
+    assert clinic.row(row.id).state == "queued"
+
+
+def replace_agent(clinic: Clinic, agent: str) -> Clinic:
+    """The same store and site file at another PC."""
+    other = Clinic(clinic.engine, replace(clinic.verdicts, agent=agent), journal=f"journal of {agent}")
+    with writing(clinic.engine) as conn:
+        results.set_up(conn, agent, "glucose-1", NINE - timedelta(days=1))
+    return other

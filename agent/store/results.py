@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, update
 
 from .schema import alarm, audit, delivery, event, instrument, report, specimen, unit
 
@@ -65,7 +65,12 @@ _CONTACT_BEFORE = (
 _LOG = insert(event)
 _HELD_ON_CLAIM = (
     select(report)
-    .where(report.c.state == "held", report.c.instrument == bindparam("called"), report.c.claim.is_not(None))
+    .where(
+        report.c.state == "held",
+        report.c.agent == bindparam("of_agent"),
+        report.c.instrument == bindparam("called"),
+        report.c.claim.is_not(None),
+    )
     .order_by(report.c.id)
 )
 _DELIVERIES_OF = (
@@ -174,10 +179,11 @@ def filed_for(conn: Connection, specimen_id: int) -> Sequence[ReportRow]:
     return conn.execute(_FILED_FOR, {"to": specimen_id}).all()
 
 
-def of_instrument_since(conn: Connection, name: str, since: datetime) -> Sequence[ReportRow]:
+def of_instrument_since(conn: Connection, agent: str, name: str, since: datetime) -> Sequence[ReportRow]:
     """Readings of this instrument, of a patient or of unknown kind, that were heard since this time; duplicates left out."""
     return conn.execute(
         select(report).where(
+            report.c.agent == agent,
             report.c.instrument == name,
             report.c.heard_at >= since,
             report.c.kind.in_(("patient", "unknown")),
@@ -197,12 +203,13 @@ def using_claim(conn: Connection, claims: Iterable[int]) -> Sequence[ReportRow]:
     return conn.execute(_USING_CLAIM, {"claims": list(claims)}).all()
 
 
-def held(conn: Connection, *where: ColumnElement[bool]) -> Sequence[ReportRow]:
-    return conn.execute(select(report).where(report.c.state == "held", *where).order_by(report.c.id)).all()
+def held(conn: Connection, agent: str) -> Sequence[ReportRow]:
+    """The held reports that this agent heard, oldest first, whole."""
+    return conn.execute(select(report).where(report.c.state == "held", report.c.agent == agent).order_by(report.c.id)).all()
 
 
 def held_by(conn: Connection, agent: str) -> list[int]:
-    """The held reports that this agent heard, oldest first."""
+    """Their ids alone."""
     query = select(report.c.id).where(report.c.state == "held", report.c.agent == agent).order_by(report.c.id)
     return list(conn.execute(query).scalars())
 
@@ -287,6 +294,16 @@ def messages_of(conn: Connection, report_id: int) -> list[dict[str, Any]]:
     ]
 
 
+def last_act(conn: Connection) -> int:
+    """The row of the last act of anybody on this store; 0 where there is none."""
+    return int(conn.execute(select(func.coalesce(func.max(audit.c.id), 0))).scalar_one())
+
+
+def others_acted(conn: Connection, agent: str, since: int) -> bool:
+    """Whether somebody at another PC has acted on this store after this row of the record."""
+    return conn.execute(select(audit.c.id).where(audit.c.id > since, audit.c.agent != agent).limit(1)).first() is not None
+
+
 def acts_on(conn: Connection, report_id: int) -> list[dict[str, Any]]:
     """What people did with this report."""
     rows = conn.execute(select(audit).where(audit.c.subject == f"result {report_id}").order_by(audit.c.id)).all()
@@ -331,14 +348,14 @@ def count_and_oldest(conn: Connection, state: str, *, critical: bool = False) ->
     return int(count), oldest_at
 
 
-def missing_sequence(conn: Connection, name: str, first: int, last: int, since: datetime) -> set[int]:
+def missing_sequence(conn: Connection, agent: str, name: str, first: int, last: int, since: datetime) -> set[int]:
     """Which of these running numbers were not heard from this instrument since this time: the numbers come round again."""
     query = select(report.c.sequence).where(
-        report.c.instrument == name, report.c.sequence.between(first, last), report.c.heard_at >= since
+        report.c.agent == agent, report.c.instrument == name, report.c.sequence.between(first, last), report.c.heard_at >= since
     )
     return set(range(first, last + 1)) - set(conn.execute(query).scalars())
 
 
-def held_on_claim(conn: Connection, instrument_name: str) -> Sequence[ReportRow]:
-    """The readings of this instrument that wait with a claim as evidence."""
-    return conn.execute(_HELD_ON_CLAIM, {"called": instrument_name}).all()
+def held_on_claim(conn: Connection, agent: str, name: str) -> Sequence[ReportRow]:
+    """The readings of this agent's instrument that wait with a claim as evidence."""
+    return conn.execute(_HELD_ON_CLAIM, {"of_agent": agent, "called": name}).all()

@@ -113,13 +113,14 @@ claim = Table(  # "this specimen is being run on this instrument now"
     metadata,
     _id(),
     Column("specimen", ForeignKey(specimen.c.id), nullable=False, index=True),
+    Column("agent", String(32), nullable=False),  # whose instrument: names are unique on one PC only
     Column("instrument", String(128), nullable=False),
     Column("station", String(128), nullable=False, default=""),
     Column("who", String(128), nullable=False),
     Column("started_at", Utc, nullable=False),
     Column("expires_at", Utc, nullable=False),  # started_at + the instrument's claim_minutes
     Column("ended_at", Utc),  # by a person, or by the next claim; a result does not end it, it uses it up
-    Index(None, "instrument", "started_at"),
+    Index(None, "agent", "instrument", "started_at"),
 )
 
 instrument = Table(  # since when this agent hears it: older readings in a meter's memory are history

@@ -20,6 +20,7 @@ _TESTS_OF = (
 _CLAIMS_BETWEEN = (
     select(claim)
     .where(
+        claim.c.agent == bindparam("of_agent"),
         claim.c.instrument == bindparam("called"),
         claim.c.started_at <= bindparam("until"),
         claim.c.expires_at >= bindparam("since"),
@@ -156,6 +157,7 @@ class ClaimRow:
 
     id: int
     specimen: int
+    agent: str
     instrument: str
     station: str
     who: str
@@ -163,13 +165,11 @@ class ClaimRow:
     expires_at: datetime
     ended_at: datetime | None
 
-    def until(self) -> datetime:
-        return min(self.expires_at, self.ended_at) if self.ended_at else self.expires_at
-
 
 def start_claim(conn: Connection, new: ClaimRow) -> int:
     values = {
         "specimen": new.specimen,
+        "agent": new.agent,
         "instrument": new.instrument,
         "station": new.station,
         "who": new.who,
@@ -179,34 +179,24 @@ def start_claim(conn: Connection, new: ClaimRow) -> int:
     return int(conn.execute(insert(claim).values(values).returning(claim.c.id)).scalar_one())
 
 
-def end_claims(conn: Connection, instrument: str, at: datetime) -> list[ClaimRow]:
-    """End every running claim on this instrument; return those that ran."""
-    running = _claims(
-        conn,
-        select(claim).where(claim.c.instrument == instrument, claim.c.ended_at.is_(None), claim.c.expires_at > at),
-    )
+def end_claims(conn: Connection, agent: str, instrument: str, at: datetime) -> list[ClaimRow]:
+    """End every running claim on this instrument of this agent; return those that ran."""
+    here = (claim.c.agent == agent) & (claim.c.instrument == instrument)
+    running = _claims(conn, select(claim).where(here, claim.c.ended_at.is_(None), claim.c.expires_at > at))
     if running:
         conn.execute(update(claim).where(claim.c.id.in_([one.id for one in running])).values(ended_at=at))
     return running
 
 
-def reopen_claim(conn: Connection, row: int) -> None:
-    conn.execute(update(claim).where(claim.c.id == row).values(ended_at=None))
-
-
-def drop_claim(conn: Connection, row: int, at: datetime) -> None:
-    """Undo a claim: it counts from its start as if it had never been made."""
-    conn.execute(update(claim).where(claim.c.id == row).values(ended_at=claim.c.started_at, expires_at=at))
-
-
-def claims_between(conn: Connection, instrument: str, since: datetime, until: datetime) -> list[ClaimRow]:
+def claims_between(conn: Connection, agent: str, instrument: str, since: datetime, until: datetime) -> list[ClaimRow]:
     """The claims on this instrument that were running at some moment of this span, oldest first."""
-    return _claims(conn, _CLAIMS_BETWEEN, called=instrument, since=since, until=until)
+    return _claims(conn, _CLAIMS_BETWEEN, of_agent=agent, called=instrument, since=since, until=until)
 
 
-def claimed_on(conn: Connection, rows: Iterable[int]) -> set[str]:
-    """The instruments on which one of these specimens was ever claimed."""
-    return set(conn.execute(select(claim.c.instrument).where(claim.c.specimen.in_(list(rows))).distinct()).scalars())
+def claimed_on(conn: Connection, agent: str, rows: Iterable[int]) -> set[str]:
+    """The instruments of this agent on which one of these specimens was ever claimed."""
+    query = select(claim.c.instrument).where(claim.c.specimen.in_(list(rows)), claim.c.agent == agent)
+    return set(conn.execute(query.distinct()).scalars())
 
 
 def claim_by_id(conn: Connection, row: int) -> ClaimRow | None:
@@ -219,6 +209,7 @@ def _claims(conn: Connection, query: Select[tuple[object, ...]], **values: objec
         ClaimRow(
             id=row.id,
             specimen=row.specimen,
+            agent=row.agent,
             instrument=row.instrument,
             station=row.station,
             who=row.who,

@@ -97,6 +97,7 @@ def upgrade() -> None:
         "claim",
         sa.Column("id", _ID, autoincrement=True, nullable=False),
         sa.Column("specimen", _ID, nullable=False),
+        sa.Column("agent", sa.String(32), nullable=False),
         sa.Column("instrument", sa.String(128), nullable=False),
         sa.Column("station", sa.String(128), nullable=False),
         sa.Column("who", sa.String(128), nullable=False),
@@ -106,7 +107,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["specimen"], ["specimen.id"], name=op.f("fk_claim_specimen")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_claim")),
     )
-    op.create_index(op.f("ix_claim_instrument_started_at"), "claim", ["instrument", "started_at"])
+    op.create_index(op.f("ix_claim_agent_instrument_started_at"), "claim", ["agent", "instrument", "started_at"])
     op.create_index(op.f("ix_claim_specimen"), "claim", ["specimen"])
     op.create_table(
         "ordered_test",
