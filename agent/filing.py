@@ -51,7 +51,8 @@ def file(
     Returns "" where that is done, else what HL7 or this site cannot carry, in words; then nothing was queued.
     """
     corrected = results.by_id(conn, match.corrects) if match.corrects else None
-    origin = Origin(row.journal, row.unit, row.ordinal, issue=len(results.deliveries_of(conn, [row.id])))
+    built = results.deliveries_of(conn, [row.id]) if row.state != "received" else ()  # a report that is new has none
+    origin = Origin(row.journal, row.unit, row.ordinal, issue=len(built))
     filler = corrected.filler if corrected else row.filler
     filings = list(_filings(site, row, origin, reading, match, doubt, filler))
     try:

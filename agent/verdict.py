@@ -83,7 +83,7 @@ class Verdicts:
         known: dict[tuple[str, str], bool] = {}
         if driver.memory:
             known = results.known_contents(conn, (key for key in keys if key))
-        new: list[int] = []
+        new: list[results.ReportRow] = []
         for ordinal, (report, key, content) in enumerate(zip(reports, keys, contents, strict=True)):
             was_readable = known.get((key, content)) if key else None
             # What was unreadable for the site file's sake, and is not any more, is new.
@@ -118,30 +118,33 @@ class Verdicts:
                 )
             )
         _settled(conn, journal, unit, reports=len(new), rereads=len(reports) - len(new))
-        for report_id in new:
-            row = results.by_id(conn, report_id)
-            if row is not None:
-                self._judge(conn, row, instrument)
-        # A second reading since a claim makes the first one doubtful too, unless a person has confirmed it already.
-        self.review(conn, [row.id for row in results.held_on_claim(conn, self.agent, instrument.name) if row.id not in new])
+        claims_near = [self._judge(conn, row, instrument) for row in new]
+        if any(claims_near):
+            # A second reading since a claim makes the first one doubtful too, unless a person has confirmed it already.
+            judged = {row.id for row in new}
+            held = results.held_on_claim(conn, self.agent, instrument.name)
+            self.review(conn, [row.id for row in held if row.id not in judged])
 
-    def _judge(self, conn: Connection, row: results.ReportRow, instrument: Instrument) -> None:
+    def _judge(self, conn: Connection, row: results.ReportRow, instrument: Instrument) -> bool:
+        """Decide on this report and do what that means; return whether a claim was near enough to bear on it."""
         report = body.from_json(row.body)
         if problem := report.problem or readings.foreign(report, instrument):
             filing.keep(conn, row, filing.Unreadable(problem))
-            return
+            return False
         read = readings.reading(report, instrument, row.heard_at, self.site.zone, self.catalog)
         if read.clock_offset is not None:
             read = readings.beside(read, results.contact_before(conn, row), self.site)
         set_up_at = results.set_up(conn, row.agent, instrument.name, row.heard_at) if instrument.loaded.memory else row.heard_at
         rules = readings.rules(self.site, instrument, set_up_at)
-        verdict = decide(read, worklist.of(conn, row, read, rules), rules)
+        near = worklist.of(conn, row, read, rules)
+        verdict = decide(read, near, rules)
         if isinstance(verdict, Match):
             problem = filing.file(conn, self.site, self.catalog, row, read, verdict, clock_doubt(read, rules))
             if not problem:
-                return
+                return bool(near.claims)
             verdict = Hold(Reason.NOT_CONFORMANT, problem)
         filing.keep(conn, row, verdict)
+        return bool(near.claims)
 
     def _note_gap(self, conn: Connection, instrument: Instrument, report: Report, at: datetime) -> None:
         """Numbers that the instrument has counted and that were not heard."""
@@ -155,7 +158,7 @@ class Verdicts:
     def _unreadable(self, conn: Connection, journal: str, unit: Heard, driver: str, why: UnreadableReport) -> None:
         report = Report(SampleKind.UNKNOWN, (), problem=str(why))
         _settled(conn, journal, unit, reports=1)
-        report_id = results.add(
+        row = results.add(
             conn,
             {
                 "journal": journal,
@@ -175,8 +178,8 @@ class Verdicts:
                 "body": body.to_json(report),
             },
         )
-        results.log(conn, report_id, "settled", unit.heard_at, {"state": "unreadable", "why": str(why)})
-        filing.announce(conn, report_id, unit.instrument, "unreadable")
+        results.log(conn, row.id, "settled", unit.heard_at, {"state": "unreadable", "why": str(why)})
+        filing.announce(conn, row.id, unit.instrument, "unreadable")
 
 
 def _settled(conn: Connection, journal: str, unit: Heard, reports: int = 0, rereads: int = 0) -> None:

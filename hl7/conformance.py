@@ -116,9 +116,7 @@ def _judge_value(value_type: str, text: str, version: str) -> None:
     from hl7apy.parser import parse_components
 
     try:
-        parts = parse_components(
-            text, value_type, version, validation_level=VALIDATION_LEVEL.STRICT
-        )
+        parts = parse_components(text, value_type, version, validation_level=VALIDATION_LEVEL.STRICT)
     except (HL7apyException, ValueError):
         parts = []
     simple = is_base_datatype(value_type, version)

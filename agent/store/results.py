@@ -35,7 +35,7 @@ _SETTLE = insert(unit)
 _SET_UP = select(instrument.c.set_up_at).where(
     instrument.c.agent == bindparam("of_agent"), instrument.c.name == bindparam("called")
 )
-_ADD = insert(report).returning(report.c.id)
+_ADD = insert(report).returning(*report.c)
 _CHANGE = update(report).where(report.c.id == bindparam("row"))
 _BY_ID = select(report).where(report.c.id == bindparam("row"))
 _OF_IDENTITY = select(report).where(report.c.identity == bindparam("same"), report.c.state != "duplicate").order_by(report.c.id)
@@ -141,9 +141,9 @@ def set_up(conn: Connection, agent: str, name: str, at: datetime) -> datetime:
     return known
 
 
-def add(conn: Connection, values: dict[str, Any]) -> int:
-    """Keep a report with its verdict; return its id."""
-    return int(conn.execute(_ADD, values).scalar_one())
+def add(conn: Connection, values: dict[str, Any]) -> ReportRow:
+    """Keep a report; return it as it stands in the store."""
+    return conn.execute(_ADD, values).one()
 
 
 def change(conn: Connection, report_id: int, **values: Any) -> None:
