@@ -35,7 +35,7 @@ def put_report(conn: Connection, unit: int = 1, state: str = "queued") -> int:
         "filler": f"F{unit}",
         "body": {},
     }
-    return results.add(conn, values)
+    return int(results.add(conn, values).id)
 
 
 def state_of(conn: Connection, report: int) -> str:

@@ -48,7 +48,7 @@ class Outbox:
         """Queue one message and return its report's id; without a patient it is of one of its own."""
         with writing(self.engine) as conn:
             self._units += 1
-            report_id = report or results.add(conn, report_values(self._units))
+            report_id = report or results.add(conn, report_values(self._units)).id
             deliveries.queue(
                 conn,
                 report_id,
@@ -62,7 +62,7 @@ class Outbox:
 
     def put_many(self, count: int, patients: int) -> None:
         with writing(self.engine) as conn:
-            report_id = results.add(conn, report_values(999_999))
+            report_id = results.add(conn, report_values(999_999)).id
             rows = [
                 {
                     "report": report_id,
@@ -290,7 +290,7 @@ def test_a_refused_message_holds_nobody_back(outbox: Outbox) -> None:
 
 def test_a_message_that_no_frame_can_hold_is_refused_unsent(outbox: Outbox) -> None:
     with writing(outbox.engine) as conn:
-        row = results.add(conn, report_values(1000))
+        row = results.add(conn, report_values(1000)).id
         deliveries.queue(conn, row, destination="ehr", control_id="BAD", patient="P", body=b"MSH\x0b", at=AT)
     outbox.put("M2", "P")
     with EhrSimulator() as ehr, delivering(outbox.engine, destination(ehr.address)):
