@@ -292,7 +292,6 @@ class Campaign:
     def _settled(self) -> bool:
         """Nothing waits: read with SQLite alone, while the agent runs."""
         with contextlib.closing(sqlite3.connect(self.state / _STORE, timeout=10)) as store:
-            [(waiting,)] = store.execute("SELECT count(*) FROM delivery WHERE state IN ('queued', 'unanswered')")
             unsettled = 0
             for path in self.state.glob("journal*.db"):
                 with contextlib.closing(sqlite3.connect(path, timeout=10)) as journal:
@@ -300,6 +299,8 @@ class Campaign:
                     heard = {number for (number,) in journal.execute("SELECT number FROM unit")}
                 known = {number for (number,) in store.execute("SELECT number FROM unit WHERE journal = ?", (own_id,))}
                 unsettled += len(heard - known)
+            # Only now: a unit that was settled since the first look has its message in the outbox by this one.
+            [(waiting,)] = store.execute("SELECT count(*) FROM delivery WHERE state IN ('queued', 'unanswered')")
         return not waiting and not unsettled
 
     def _behave(self, _control_id: str, before: int) -> str:
