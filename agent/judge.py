@@ -90,6 +90,21 @@ class Judge:
             self._asked = True
         self._writer.submit(self._turn, self._committed)
 
+    def read_again(self) -> None:
+        """Read what could not be read, some at a time: the site file or a driver may have been mended since."""
+
+        def share_out(conn: Connection) -> None:
+            unread = results.unread_units(conn, self._verdicts.agent, self._journal.id)
+            for start in range(0, len(unread), _UNITS_A_TURN):
+                self._writer.submit(partial(self._read_again, unread=unread[start : start + _UNITS_A_TURN]), self._queued)
+
+        self._writer.submit(share_out)
+
+    def _read_again(self, conn: Connection, unread: list[tuple[int, int]]) -> None:
+        for report_id, number in unread:
+            if (unit := self._journal.unit(number)) is not None:
+                self._verdicts.read_again(conn, report_id, unit)
+
     def _turn(self, conn: Connection) -> None:
         with self._lock:
             self._asked = False

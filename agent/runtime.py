@@ -86,6 +86,7 @@ class Agent:
             open_things.callback(lambda: self.writer.stop(max(0.5, self._stop_by - time.monotonic())))
             for judge in self.judges:
                 judge.look()
+                judge.read_again()
             look_again(self.verdicts, self.writer, self._queued)
             for worker in self.workers:
                 worker.start()

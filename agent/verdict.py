@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 from sqlalchemy import Connection
@@ -48,7 +49,7 @@ class Verdicts:
             return
         instrument = self.site.instrument(unit.instrument)
         if instrument is None:
-            hint = f"{unit.instrument} is not in the site file; name it again, restart, and let it send again"
+            hint = f"{unit.instrument} is not in the site file; name it again and restart: it is read then"
             self._unreadable(conn, journal, unit, "", UnreadableReport("the unit", hint))
             return
         driver = instrument.loaded
@@ -90,40 +91,66 @@ class Verdicts:
             if was_readable or (was_readable is False and (report.problem or readings.foreign(report, instrument))):
                 continue
             self._note_gap(conn, instrument, report, unit.heard_at)
-            read = readings.reading(report, instrument, unit.heard_at, self.site.zone, self.catalog)
-            new.append(
-                results.add(
-                    conn,
-                    {
-                        "journal": journal,
-                        "unit": unit.number,
-                        "ordinal": ordinal,
-                        "agent": self.agent,
-                        "instrument": instrument.name,
-                        "driver": driver.name,
-                        "heard_at": unit.heard_at,
-                        "observed_at": read.observed_at,
-                        "clock_offset": read.clock_offset.total_seconds() if read.clock_offset is not None else None,
-                        "kind": report.kind.value,
-                        "identity": key,
-                        "content": content,
-                        "sequence": report.sequence,
-                        "state": "received",
-                        "critical": readings.is_critical(report, driver.name, self.catalog),
-                        "evidence": [],
-                        "tests": [],
-                        "filler": Origin(journal, unit.number, ordinal).filler(),
-                        "body": body.to_json(report),
-                    },
-                )
-            )
+            new.append(results.add(conn, self._values(journal, unit, ordinal, instrument, report)))
         _settled(conn, journal, unit, reports=len(new), rereads=len(reports) - len(new))
+        self._judge_new(conn, new, instrument)
+
+    def _values(self, journal: str, unit: Heard, ordinal: int, instrument: Instrument, report: Report) -> dict[str, Any]:
+        """The row of a report that is not judged yet."""
+        read = readings.reading(report, instrument, unit.heard_at, self.site.zone, self.catalog)
+        return {
+            "journal": journal,
+            "unit": unit.number,
+            "ordinal": ordinal,
+            "agent": self.agent,
+            "instrument": instrument.name,
+            "driver": instrument.driver,
+            "heard_at": unit.heard_at,
+            "observed_at": read.observed_at,
+            "clock_offset": read.clock_offset.total_seconds() if read.clock_offset is not None else None,
+            "kind": report.kind.value,
+            "identity": readings.identity_key(self.agent, instrument, report),
+            "content": body.content(report),
+            "sequence": report.sequence,
+            "state": "received",
+            "critical": readings.is_critical(report, instrument.driver, self.catalog),
+            "evidence": [],
+            "tests": [],
+            "filler": Origin(journal, unit.number, ordinal).filler(),
+            "body": body.to_json(report),
+        }
+
+    def _judge_new(self, conn: Connection, new: Sequence[results.ReportRow], instrument: Instrument) -> None:
         claims_near = [self._judge(conn, row, instrument) for row in new]
         if any(claims_near):
             # A second reading since a claim makes the first one doubtful too, unless a person has confirmed it already.
             judged = {row.id for row in new}
             held = results.held_on_claim(conn, self.agent, instrument.name)
             self.review(conn, [row.id for row in held if row.id not in judged])
+
+    def read_again(self, conn: Connection, report_id: int, unit: Heard) -> None:
+        """Read a whole unit that could not be read: its instrument may be in the site file again, or its driver mended.
+
+        The first report takes the place of the unreadable one, so that its messages are what they would have been at once. A
+        meter's memory is left out: it is read again at the meter.
+        """
+        row = results.by_id(conn, report_id)
+        instrument = self.site.instrument(unit.instrument)
+        if row is None or row.state != "unreadable" or instrument is None or instrument.loaded.memory:
+            return
+        try:
+            reports = _parse(instrument.loaded, unit.data, instrument)
+        except UnreadableReport:
+            return
+        if not reports or (len(reports) == 1 and body.content(reports[0]) == row.content):
+            return
+        rows = [self._values(row.journal, unit, ordinal, instrument, report) for ordinal, report in enumerate(reports)]
+        results.change(conn, row.id, **rows[0], why="")
+        results.log(conn, row.id, "read again", datetime.now(UTC), {"driver": instrument.driver})
+        more = [results.add(conn, values) for values in rows[1:]]
+        results.recount(conn, row.journal, unit.number, len(rows))
+        first = results.by_id(conn, row.id)
+        self._judge_new(conn, [*([first] if first else []), *more], instrument)
 
     def _judge(self, conn: Connection, row: results.ReportRow, instrument: Instrument) -> bool:
         """Decide on this report and do what that means; return whether a claim was near enough to bear on it."""

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from chartbound.agent.journal import Journal, begin_after_restore, open_journal, restored_journals
 from chartbound.agent.judge import Judge
+from chartbound.agent.ledger import ledger
 from chartbound.agent.store import results
 from chartbound.agent.store.engine import reading
 from chartbound.agent.verdict import Verdicts
@@ -75,3 +76,33 @@ def test_what_was_heard_before_a_restore_is_settled_before_what_is_heard_after_i
         rows = results.listed(conn, limit=1000)
     assert [(row.sequence, row.journal) for row in rows if row.state == "duplicate"] == [(199, journal.id), (120, journal.id)]
     assert len({(row.journal, row.unit) for row in rows}) == len(rows) == 202
+
+
+def test_what_could_not_be_read_is_read_again_once_its_instrument_is_named_again(store: Engine, tmp_path: Path) -> None:
+    """The bytes are kept, so a site file that forgot an instrument costs no result, and the ledger still balances."""
+    (tmp_path / "site.toml").write_text(SITE.replace("urine-1", "urine-9"), "utf-8")
+    journal = open_journal(tmp_path, "a1")
+    hear(journal, 1, NINE)
+    hear(journal, 2, NINE)
+    journal.append_unit("urine-1", "clinitek_status", b"no report at all", NINE).result()
+    writer = StoreWriter(store)
+    writer.start()
+
+    def settled_by(site_text: str) -> list[tuple[str, str]]:
+        (tmp_path / "site.toml").write_text(site_text, "utf-8")
+        verdicts = Verdicts(sites.load(tmp_path / "site.toml"), catalogs.load(tmp_path), "a1")
+        judge = Judge(journal, verdicts, writer, lambda: None)
+        judge.look()
+        assert writer.flush(30)
+        judge.read_again()
+        assert writer.flush(30)
+        with reading(store) as conn:
+            assert ledger(conn, [(journal.id, journal.numbers())]).balanced
+            return [(row.state, row.reason) for row in results.listed(conn)]
+
+    assert settled_by(SITE.replace("urine-1", "urine-9")) == [("unreadable", "")] * 3
+    named_again = [("unreadable", ""), ("held", "LABEL_UNKNOWN"), ("held", "LABEL_UNKNOWN")]
+    assert settled_by(SITE) == named_again
+    assert settled_by(SITE) == named_again
+    writer.stop()
+    journal.close()

@@ -294,6 +294,26 @@ def messages_of(conn: Connection, report_id: int) -> list[dict[str, Any]]:
     ]
 
 
+def recount(conn: Connection, journal: str, number: int, reports: int) -> None:
+    """Correct how many reports this unit held, after it was read again."""
+    key = (unit.c.journal == journal) & (unit.c.number == number)
+    conn.execute(update(unit).where(key).values(reports=reports))
+
+
+def unread_units(conn: Connection, agent: str, journal: str) -> list[tuple[int, int]]:
+    """Units of this journal that could not be read as a whole: the id of what stands for each, and its number."""
+    whole = select(unit.c.number).where(unit.c.journal == journal, unit.c.reports == 1)
+    query = select(report.c.id, report.c.unit).where(
+        report.c.state == "unreadable",
+        report.c.agent == agent,
+        report.c.journal == journal,
+        report.c.identity.is_(None),
+        report.c.kind == "unknown",
+        report.c.unit.in_(whole),
+    )
+    return [(row.id, row.unit) for row in conn.execute(query.order_by(report.c.id))]
+
+
 def last_act(conn: Connection) -> int:
     """The row of the last act of anybody on this store; 0 where there is none."""
     return int(conn.execute(select(func.coalesce(func.max(audit.c.id), 0))).scalar_one())
