@@ -36,7 +36,7 @@ def attention(conn: Connection, now: datetime) -> list[Attention]:
     found = [
         _state(conn, "critical values held", "held", "`chartbound results --state held`", critical=True),
         _alarms(conn, "charted results contradicted", "contradicted", since, "the instrument has since stated another"),
-        _alarms(conn, "accepted after they were withdrawn", "overtaken", since, "the EHR has a message that was withdrawn"),
+        _alarms(conn, "accepted after they were withdrawn", "overtaken", since, "a retraction goes out by itself"),
         _state(conn, "refused by the EHR", "refused", "mend the cause, then `chartbound resend ID`"),
         Attention("retractions refused by the EHR", *deliveries.refused_beside(conn), "`chartbound resend ID`, or by hand"),
         _state(conn, "held", "held", "`chartbound results --state held`"),

@@ -46,6 +46,11 @@ class Origin:
         )
 
 
+def retraction_id(control_id: str) -> str:
+    """MSH-10 of the retraction of the message with this control id, where that went out although it was withdrawn."""
+    return _derived(12, "retraction", control_id)
+
+
 def _derived(size: int, *parts: object) -> str:
     said = "\x1f".join(str(part) for part in parts)
     return base64.b32encode(hashlib.blake2b(said.encode(), digest_size=size).digest()).decode().rstrip("=")

@@ -21,14 +21,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Protocol
 
 import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from ..hl7 import oru
 from ..hl7.ack import ACCEPTED, Ack
 from ..hl7.profile import Profile
+from .charting import retraction_id
 from .mllp_wire import Destination, Unanswered, Unreachable, Wire
 from .store import deliveries
 from .store.deliveries import POSTED, QUEUED, REFUSED, UNANSWERED, Attempt, Letter
@@ -281,7 +284,10 @@ class Sender:
 
         def job(conn: Connection) -> None:
             nonlocal recorded
-            deliveries.record(conn, attempts)
+            for row, control_id in deliveries.record(conn, attempts):
+                fresh_id = retraction_id(control_id)
+                retracted = partial(oru.retraction_of, control_id=fresh_id, profile=self.destination.profile)
+                deliveries.retract(conn, row, fresh_id, retracted, self._clock())
             recorded = True
 
         def committed() -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "build",
     "correction",
     "retraction",
+    "retraction_of",
 ]
 
 
@@ -116,6 +117,20 @@ def correction(content: OruContent) -> OruContent:
 def retraction(content: OruContent) -> OruContent:
     """What was posted, said to be of the wrong patient (table 0085: W). Table 0123 has no W: OBR-25 says corrected."""
     return _restated(content, observation="W", result="C")
+
+
+def retraction_of(message: bytes, control_id: str, profile: Profile) -> bytes:
+    """The retraction of a message that `build` made: the same under another control id, said to be the wrong patient's."""
+    segments = [segment.split(b"|") for segment in message.split(b"\r")]
+    for fields in segments:
+        match fields[0]:
+            case b"MSH":
+                fields[9] = control_id.encode("ascii")
+            case b"OBR":
+                fields[25] = values.status("OBR-25", "C", profile.result_status).encode(profile.codec)
+            case b"OBX" if fields[11] != b"X":  # X: there never was a value to restate
+                fields[11] = values.status("OBX-11", "W", profile.observation_status).encode(profile.codec)
+    return b"\r".join(b"|".join(fields) for fields in segments)
 
 
 def _restated(content: OruContent, observation: str, result: str) -> OruContent:

@@ -8,7 +8,7 @@ an empty queue.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import chain, groupby, zip_longest
@@ -200,12 +200,14 @@ def load(conn: Connection, delivery_id: int) -> Letter | None:
     return Letter(row.id, row.report, row.control_id, row.body, row.state, row.attempts)
 
 
-def record(conn: Connection, attempts: Iterable[Attempt]) -> None:
+def record(conn: Connection, attempts: Iterable[Attempt]) -> list[tuple[int, str]]:
     """Write down what became of these attempts: the row, the report's history and the report's state.
 
     An attempt that is recorded already counts nothing. A message that was withdrawn while it was on the wire and then
-    accepted is posted, because the EHR has it; the event says `overtaken`.
+    accepted is posted, because the EHR has it; the event says `overtaken`. Returned are the overtaken rows that the EHR has
+    or may have, each with its control id: they are to be retracted.
     """
+    overtaken_rows: list[tuple[int, str]] = []
     fresh: dict[int, Attempt] = {}
     later = [attempt for attempt in attempts if fresh.setdefault(attempt.delivery, attempt) is not attempt]
     changes: list[dict[str, Any]] = []
@@ -236,7 +238,8 @@ def record(conn: Connection, attempts: Iterable[Attempt]) -> None:
             detail["may_be_doubled"] = True
         if overtaken:
             detail["overtaken"] = row.state
-            if attempt.state == POSTED:
+            if row.state == WITHDRAWN and attempt.state in (POSTED, UNANSWERED):
+                overtaken_rows.append((row.id, row.control_id))
                 said = {"destination": row.destination}
                 conn.execute(_ALARM, {"report": row.report, "what": "overtaken", "at": attempt.at, "detail": said})
         events.append({"report": row.report, "what": "attempt", "at": attempt.at, "detail": detail})
@@ -245,8 +248,21 @@ def record(conn: Connection, attempts: Iterable[Attempt]) -> None:
     if events:
         conn.execute(_LOG, events)
     refresh_report_state(conn, {said["report"] for said in events})
-    if later:
-        record(conn, later)
+    return overtaken_rows + (record(conn, later) if later else [])
+
+
+def retract(conn: Connection, delivery_id: int, control_id: str, retracted: Callable[[bytes], bytes], at: datetime) -> None:
+    """Queue the retraction of a message that went out although it was withdrawn."""
+    row = conn.execute(select(delivery).where(delivery.c.id == delivery_id)).one()
+    queue(
+        conn,
+        row.report,
+        destination=row.destination,
+        control_id=control_id,
+        patient=row.patient,
+        body=retracted(row.body),
+        at=at,
+    )
 
 
 def _new_state(attempt: Attempt) -> dict[str, Any]:
