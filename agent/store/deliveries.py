@@ -238,7 +238,8 @@ def record(conn: Connection, attempts: Iterable[Attempt]) -> list[tuple[int, str
             detail["may_be_doubled"] = True
         if overtaken:
             detail["overtaken"] = row.state
-            if row.state == WITHDRAWN and attempt.state in (POSTED, UNANSWERED):
+            # What had been attempted when it was withdrawn was retracted by whoever withdrew it.
+            if row.state == WITHDRAWN and not row.attempts and attempt.state in (POSTED, UNANSWERED):
                 overtaken_rows.append((row.id, row.control_id))
                 said = {"destination": row.destination}
                 conn.execute(_ALARM, {"report": row.report, "what": "overtaken", "at": attempt.at, "detail": said})
