@@ -146,11 +146,6 @@ def cancel(conn: Connection, row: int, at: datetime) -> None:
     conn.execute(update(specimen).where(specimen.c.id == row).values(cancelled_at=at))
 
 
-def restore(conn: Connection, row: int) -> None:
-    """Undo a cancellation."""
-    conn.execute(update(specimen).where(specimen.c.id == row).values(cancelled_at=None))
-
-
 @dataclass(frozen=True, slots=True)
 class ClaimRow:
     """A claim as the store holds it. Its end is the earliest of its expiry, a person's word and the next claim."""
